@@ -1,0 +1,141 @@
+"""What one user may do, as identity tells it: cached per user, dropped within moments of a change."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from kit.errors import StoryloomError, Unavailable
+
+REVOKED_SESSION_SECONDS = 900.0
+STREAM_SILENCE_SECONDS = 1.5
+RECONNECT_SECONDS = 0.5
+CACHED_USERS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Roles, permissions and attributes of one user at one revision.
+
+    A permission is a (resource, action) pair; `("all", "manage")` stands for everything.
+    """
+
+    tenant_id: UUID
+    user_id: UUID
+    roles: frozenset[str]
+    permissions: frozenset[tuple[str, str]]
+    level: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    active: bool = True
+    tenant_suspended: bool = False
+    revoked_sessions: frozenset[UUID] = frozenset()
+
+    def grants(self, resource: str, action: str) -> bool:
+        """Whether a role or a direct grant covers the action; `manage` is every action, `all` every resource."""
+        held = self.permissions
+        return (
+            (resource, action) in held
+            or (resource, "manage") in held
+            or ("all", action) in held
+            or ("all", "manage") in held
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a revision made obsolete: a user (None: every user) of a tenant (None: all tenants), and perhaps a
+    session that ended."""
+
+    tenant_id: UUID | None
+    user_id: UUID | None
+    session_id: UUID | None
+
+
+Source = Callable[[UUID, UUID], Awaitable[Snapshot]]
+# Opens the stream of changes; None is a sign of life. It raises when the stream breaks.
+Changes = Callable[[], AsyncIterator[Change | None]]
+
+
+class SnapshotCache:
+    """Snapshots by (tenant, user). While the stream of changes lives an entry is current; otherwise it is fetched
+    again, and when identity does not answer it serves for at most `max_stale` seconds."""
+
+    def __init__(self, source: Source, changes: Changes, *, max_stale: float) -> None:
+        self._source, self._changes, self._max_stale = source, changes, max_stale
+        self._entries: dict[tuple[UUID, UUID], tuple[Snapshot, float]] = {}
+        self._fetching: dict[tuple[UUID, UUID], asyncio.Task[Snapshot]] = {}
+        self._ended: dict[UUID, float] = {}
+        self._current_since = float("inf")
+        self._alive_at = 0.0
+        self._epoch = 0
+
+    async def get(self, tenant_id: UUID, user_id: UUID) -> Snapshot:
+        """The user's snapshot; UNAVAILABLE when there is none fresh enough and identity does not answer."""
+        key = (tenant_id, user_id)
+        entry = self._entries.get(key)
+        now = time.monotonic()
+        if entry and entry[1] >= self._current_since and now - self._alive_at < STREAM_SILENCE_SECONDS:
+            return entry[0]
+        try:
+            return await self._fetch(key)
+        except Unavailable:
+            if entry and now - entry[1] < self._max_stale:
+                return entry[0]
+            raise
+
+    async def _fetch(self, key: tuple[UUID, UUID]) -> Snapshot:
+        # Many calls of one user at once share one look-up.
+        if key not in self._fetching:
+            task = asyncio.create_task(self._load(key))
+            self._fetching[key] = task
+            task.add_done_callback(lambda _: self._fetching.pop(key, None))
+        return await asyncio.shield(self._fetching[key])
+
+    async def _load(self, key: tuple[UUID, UUID]) -> Snapshot:
+        started, epoch = time.monotonic(), self._epoch
+        snapshot = await self._source(*key)
+        # A change that arrived during the look-up may not be in the answer: then it is not kept.
+        if epoch == self._epoch:
+            while len(self._entries) >= CACHED_USERS:
+                self._entries.pop(next(iter(self._entries)))
+            self._entries[key] = (snapshot, started)
+        return snapshot
+
+    def session_ended(self, session_id: UUID) -> bool:
+        return session_id in self._ended
+
+    def apply(self, change: Change) -> None:
+        """Forgets what the change made obsolete."""
+        self._epoch += 1
+        if change.session_id is not None:
+            self._remember_ended(change.session_id)
+        for key in [key for key in self._entries if _concerns(change, *key)]:
+            del self._entries[key]
+
+    def _remember_ended(self, session_id: UUID) -> None:
+        now = time.monotonic()
+        for old in [one for one, at in self._ended.items() if now - at > REVOKED_SESSION_SECONDS]:
+            del self._ended[old]
+        self._ended[session_id] = now
+
+    async def watch(self) -> None:
+        """Follows the stream of changes for ever, reconnecting; run it as a task."""
+        while True:
+            with suppress(StoryloomError):
+                async for change in self._changes():
+                    now = time.monotonic()
+                    if self._current_since == float("inf"):
+                        # What was cached before the stream lived may have changed unseen.
+                        self._current_since = now
+                    self._alive_at = now
+                    if change is not None:
+                        self.apply(change)
+            self._current_since = float("inf")
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def _concerns(change: Change, tenant_id: UUID, user_id: UUID) -> bool:
+    return change.tenant_id in {None, tenant_id} and change.user_id in {None, user_id}

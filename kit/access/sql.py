@@ -1,0 +1,75 @@
+"""Compiles conditions to SQL: a row is in the filter exactly when the condition evaluates to true for it."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, true
+
+from kit.access.conditions import (
+    All,
+    Always,
+    AnyOf,
+    Attributes,
+    Compare,
+    Condition,
+    Not,
+    Ref,
+    evaluate,
+)
+
+
+def compile_condition(condition: Condition, resource: str, model: Any, attributes: Attributes) -> ColumnElement[bool]:
+    """SQL of a condition on `model`. Paths `<resource>.<field>` are its columns; every other path is a value of the
+    caller, taken from `attributes` now. The result is never NULL."""
+    match condition:
+        case Compare():
+            return _compare(condition, resource, model, attributes)
+        case All(items):
+            return and_(true(), *(compile_condition(item, resource, model, attributes) for item in items))
+        case AnyOf(items):
+            return or_(false(), *(compile_condition(item, resource, model, attributes) for item in items))
+        case Not(item):
+            return not_(compile_condition(item, resource, model, attributes))
+        case Always():
+            return true()
+
+
+def _column(path: str, resource: str, model: Any) -> Any:
+    name = path.removeprefix(f"{resource}.")
+    return getattr(model, name) if name != path else None
+
+
+def _compare(condition: Compare, resource: str, model: Any, attributes: Attributes) -> ColumnElement[bool]:
+    left = _column(condition.field, resource, model)
+    ref = condition.value.path if isinstance(condition.value, Ref) else ""
+    right = _column(ref, resource, model) if ref else None
+    if left is None and right is None:
+        return true() if evaluate(condition, attributes) else false()
+    if left is None:
+        left = attributes(condition.field)
+    if right is None:
+        right = attributes(ref) if ref else condition.value
+    if left is None or right is None:
+        return false()
+    return func.coalesce(_operate(left, condition.operator, right), false())
+
+
+def _operate(left: Any, operator: str, right: Any) -> Any:  # one case per operator
+    match operator:
+        case "eq":
+            return left == right
+        case "ne":
+            return left != right
+        case "in":
+            return left.in_(list(right))
+        case "nin":
+            return left.not_in(list(right))
+        case "gt":
+            return left > right
+        case "gte":
+            return left >= right
+        case "lt":
+            return left < right
+        case "lte":
+            return left <= right
+        case _:
+            return left.contains(right, autoescape=True)

@@ -1,0 +1,172 @@
+"""Who is calling: tokens of users, credentials of services, and the Principal both become."""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, OKPKey
+from storyloom.type.v1.errors_pb2 import ErrorReason
+
+from kit.access.snapshots import Snapshot
+from kit.call import current_call
+from kit.errors import Unauthenticated, Unavailable
+
+ALGORITHM = "Ed25519"
+LEGACY_ALGORITHM = "EdDSA"
+USER_TOKEN = "at+jwt"  # noqa: S105  # RFC 9068 names the type of access tokens
+SERVICE_TOKEN = "service+jwt"  # noqa: S105
+SERVICE_AUDIENCE = "storyloom-services"
+SERVICE_TOKEN_SECONDS = 300
+CLOCK_SKEW_SECONDS = 5
+KEYS_FRESH_SECONDS = 60
+REMEMBERED_TOKENS = 10_000
+
+KeySource = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a verified access token says. `expires` is in Unix seconds."""
+
+    user_id: UUID
+    tenant_id: UUID
+    session_id: UUID
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """The caller: a user with what they may do, or a service.
+
+    `tenant_id` is the tenant acted in, `home_tenant_id` the caller's own; they differ only for platform staff.
+    """
+
+    tenant_id: UUID
+    home_tenant_id: UUID
+    user_id: UUID | None = None
+    session_id: UUID | None = None
+    service: str = ""
+    token: str = ""
+    snapshot: Snapshot | None = None
+
+    @property
+    def subject(self) -> UUID:
+        """The user's id; services have none, so asking for it is a fault in the handler's `requires`."""
+        if self.user_id is None:
+            raise Unauthenticated("Only a user may do this.")
+        return self.user_id
+
+
+def current() -> Principal:
+    """The caller of the RPC being served; UNAUTHENTICATED in public RPCs and background work."""
+    call = current_call()
+    if call is None or call.principal is None:
+        raise Unauthenticated("No access token was sent.", reason=ErrorReason.MISSING_TOKEN)
+    return call.principal
+
+
+class TokenVerifier:
+    """Verifies access tokens against identity's published keys; a token is verified once, then remembered."""
+
+    def __init__(self, source: KeySource, *, issuer: str, audience: str) -> None:
+        self._source, self._issuer, self._audience = source, issuer, audience
+        self._keys = KeySet([])
+        self._fetched = 0.0
+        self._remembered: dict[str, Claims] = {}
+
+    async def verify(self, token: str) -> Claims:
+        """The token's claims; UNAUTHENTICATED for whatever is not a current access token of this platform."""
+        claims = self._remembered.get(token)
+        if claims is None:
+            claims = await self._decode(token)
+            while len(self._remembered) >= REMEMBERED_TOKENS:
+                self._remembered.pop(next(iter(self._remembered)))
+            self._remembered[token] = claims
+        if claims.expires + CLOCK_SKEW_SECONDS < time.time():
+            self._remembered.pop(token, None)
+            raise Unauthenticated("The access token has expired; refresh the session.")
+        return claims
+
+    async def _decode(self, token: str) -> Claims:
+        try:
+            header = jws.extract_compact(token.encode()).headers()
+            await self._ensure_key(str(header.get("kid", "")))
+            decoded = jwt.decode(token, self._keys, algorithms=[ALGORITHM, LEGACY_ALGORITHM])
+            if header.get("typ") != USER_TOKEN or "kid" not in header:
+                raise ValueError("not an access token")
+            claims = decoded.claims
+            if claims["iss"] != self._issuer or claims["aud"] != self._audience:
+                raise ValueError("issued by or for somebody else")
+            if claims.get("nbf", 0) > time.time() + CLOCK_SKEW_SECONDS:
+                raise ValueError("not valid yet")
+            return Claims(UUID(claims["sub"]), UUID(claims["tid"]), UUID(claims["sid"]), float(claims["exp"]))
+        except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Unauthenticated("The access token is not valid; sign in again.") from error
+
+    async def _ensure_key(self, kid: str) -> None:
+        known = any(key.kid == kid for key in self._keys.keys)
+        age = time.monotonic() - self._fetched
+        # An unknown key may be a new one, but a flood of forged tokens must not become a flood of look-ups.
+        if self._fetched and (age < 1.0 or (known and age < KEYS_FRESH_SECONDS)):
+            return
+        try:
+            self._keys = KeySet.import_key_set(await self._source())  # type: ignore[arg-type]
+            self._fetched = time.monotonic()
+        except Unavailable:
+            if not known:
+                raise
+
+
+class ServiceCredential:
+    """A service's own key: mints the token that it shows to other services."""
+
+    def __init__(self, service: str, private_jwk: str) -> None:
+        self._service = service
+        self._key = OKPKey.import_key(json.loads(private_jwk))
+        self._token, self._renew_at = "", 0.0
+
+    def token(self) -> str:
+        """A token of at most five minutes; the same one until a minute before its end."""
+        now = time.time()
+        if now >= self._renew_at:
+            claims = {"iss": self._service, "aud": SERVICE_AUDIENCE, "exp": int(now) + SERVICE_TOKEN_SECONDS}
+            header = {"alg": LEGACY_ALGORITHM, "typ": SERVICE_TOKEN, "kid": self._service}
+            self._token = jwt.encode(header, claims, self._key, algorithms=[LEGACY_ALGORITHM])
+            self._renew_at = now + SERVICE_TOKEN_SECONDS - 60
+        return self._token
+
+
+class ServiceVerifier:
+    """Verifies the tokens of services against their public keys, which the environment gives."""
+
+    def __init__(self, jwks: str) -> None:
+        self._keys = KeySet.import_key_set(json.loads(jwks))
+        self._remembered: dict[str, tuple[str, float]] = {}
+
+    def verify(self, token: str) -> str:
+        """The name of the calling service; UNAUTHENTICATED for anything but a current service token."""
+        name, expires = self._remembered.get(token) or self._decode(token)
+        if expires + CLOCK_SKEW_SECONDS < time.time():
+            raise Unauthenticated("The service credential has expired.")
+        if len(self._remembered) >= 100:
+            self._remembered.clear()
+        self._remembered[token] = (name, expires)
+        return name
+
+    def _decode(self, token: str) -> tuple[str, float]:
+        try:
+            decoded = jwt.decode(token, self._keys, algorithms=[LEGACY_ALGORITHM])
+            issuer = decoded.claims["iss"]
+            header = decoded.header
+            if header.get("typ") != SERVICE_TOKEN or header.get("kid") != issuer:
+                raise ValueError("not a service token")
+            if decoded.claims["aud"] != SERVICE_AUDIENCE:
+                raise ValueError("for somebody else")
+            return str(issuer), float(decoded.claims["exp"])
+        except (JoseError, ValueError, KeyError, TypeError) as error:
+            raise Unauthenticated("The service credential is not valid.") from error

@@ -1,0 +1,204 @@
+"""The database of a service: units of work that set the tenant first and commit at their edge."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+from google.protobuf.message import Message
+from sqlalchemy import Executable, Result
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+
+from kit import outbox
+from kit.auth import current
+from kit.call import current_call
+from kit.models import TenantRow
+from kit.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    Driver = asyncpg.Connection[asyncpg.Record]
+
+POOL_TIMEOUT_SECONDS = 2.0
+# The role carries the same limits; these hold also where an operator's role does not.
+LIMITS = {
+    "statement_timeout": "5s",
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "10s",
+    "transaction_timeout": "15s",
+    "jit": "off",
+}
+
+
+class ReadSession:
+    """A read-only transaction of one tenant."""
+
+    def __init__(self, connection: AsyncConnection, driver: "Driver", tenant_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self.driver = driver
+        self._connection = connection
+
+    async def execute(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Result[Any]:
+        """The rows of a Core statement."""
+        return await self._connection.execute(statement, values)
+
+    async def scalar(self, statement: Executable) -> Any:
+        """The first column of the first row, or None."""
+        return (await self.execute(statement)).scalar()
+
+
+class WriteSession(ReadSession):
+    """A transaction of one tenant with the ORM's unit of work; committed by whoever opened it, never by its user.
+
+    `events` collects what goes into the outbox with the commit.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection, driver: "Driver", tenant_id: UUID, routes: outbox.Routes
+    ) -> None:
+        super().__init__(connection, driver, tenant_id)
+        self.routes = routes
+        self.events: list[outbox.Pending] = []
+        self._orm = AsyncSession(bind=connection, autoflush=False, expire_on_commit=False)
+
+    async def execute(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Result[Any]:
+        """The rows of a statement; entities it selects are tracked for changes."""
+        return await self._orm.execute(statement, values)
+
+    def add(self, entity: TenantRow) -> None:
+        """Inserts the entity, in the session's tenant, at the next flush."""
+        entity.tenant_id = self.tenant_id
+        self._orm.add(entity)
+
+    async def delete(self, entity: TenantRow) -> None:
+        """Removes the entity's row at the next flush."""
+        await self._orm.delete(entity)
+
+    async def flush(self) -> None:
+        """Sends pending changes to the database, so that later statements of this transaction see them."""
+        await self._orm.flush()
+
+    async def finish(self) -> None:
+        """Sends what is pending and the outbox rows. For the unit of work's edge."""
+        await self._orm.flush()
+        await outbox.insert(self.driver, self.routes.schema, self.events)
+
+    async def close(self) -> None:
+        await self._orm.close()
+
+
+class Database:
+    """The connections of one service's role. `publishes` says which consumers get the events of a type."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        service: str,
+        pool_size: int,
+        telemetry: Telemetry,
+        publishes: Mapping[type[Message], tuple[str, ...]] | None = None,
+    ) -> None:
+        self.service = service
+        self.routes = outbox.Routes(service, publishes or {})
+        self.committed_events = asyncio.Event()
+        self.engine: AsyncEngine = create_async_engine(
+            url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_SECONDS,
+            hide_parameters=True,
+            connect_args={"server_settings": {**LIMITS, "application_name": f"storyloom-{service}"}},
+        )
+        telemetry.trace_statements(self.engine.sync_engine)
+
+    @asynccontextmanager
+    async def read(self, tenant_id: UUID | None = None) -> AsyncIterator[ReadSession]:
+        """A read-only transaction of the caller's tenant, or of the one given in background work."""
+        tenant = tenant_id or current().tenant_id
+        if (call := current_call()) is not None and call.uncommitted is not None:
+            yield call.uncommitted
+            return
+        async with self._transaction(f"BEGIN READ ONLY; SET LOCAL app.tenant_id = '{tenant}'") as (connection, driver):
+            yield ReadSession(connection, driver, tenant)
+            await driver.execute("COMMIT")
+
+    @asynccontextmanager
+    async def write(self, tenant_id: UUID | None = None) -> AsyncIterator[WriteSession]:
+        """A transaction of the caller's tenant, or of the one given in background work.
+
+        Commits when the block ends well. With an idempotency key the pipeline commits, once it can store the
+        response in the same transaction.
+        """
+        tenant = tenant_id or current().tenant_id
+        call = current_call()
+        if call is not None and call.key is not None:
+            if call.uncommitted is not None:
+                yield call.uncommitted
+                await call.uncommitted.flush()
+                return
+            async with call.key.hold(self, tenant) as session:
+                yield session
+            return
+        async with self.open_write(tenant) as session:
+            yield session
+            await self.commit(session)
+
+    @asynccontextmanager
+    async def open_write(self, tenant: UUID) -> AsyncIterator[WriteSession]:
+        """A transaction that its opener must `commit`; otherwise it is rolled back."""
+        async with self._transaction(f"BEGIN; SET LOCAL app.tenant_id = '{tenant}'") as (connection, driver):
+            session = WriteSession(connection, driver, tenant, self.routes)
+            try:
+                yield session
+            finally:
+                await session.close()
+
+    async def commit(self, session: WriteSession) -> None:
+        """Commits the transaction with its events, and wakes the relay."""
+        await session.finish()
+        await session.driver.execute("COMMIT")
+        if session.events:
+            self.committed_events.set()
+
+    @asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[tuple[AsyncConnection, "Driver"]]:
+        # Opened by hand on the driver: one round trip for both statements, and no second transaction below it.
+        async with self.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)  # noqa: S101  # the engine's URL says asyncpg
+            try:
+                await driver.execute(begin)
+                yield connection, driver
+                if driver.is_in_transaction():
+                    await driver.execute("ROLLBACK")
+            except asyncio.CancelledError:
+                # The statement that was cut off may still be running: nothing on this connection can be trusted.
+                await asyncio.shield(connection.invalidate())
+                raise
+            except BaseException:
+                await _roll_back(connection, driver)
+                raise
+
+    async def check_role(self) -> None:
+        """Refuses to start with a role that policies do not bind: an owner, a superuser or BYPASSRLS."""
+        async with self.engine.connect() as connection:
+            found = await connection.exec_driver_sql(
+                "SELECT rolsuper OR rolbypassrls OR EXISTS (SELECT 1 FROM pg_class WHERE relowner = pg_roles.oid)"
+                " FROM pg_roles WHERE rolname = current_user"
+            )
+            if found.scalar_one():
+                raise RuntimeError("row-level security does not bind the database role: it owns tables or bypasses it")
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+async def _roll_back(connection: AsyncConnection, driver: "Driver") -> None:
+    try:
+        if driver.is_in_transaction():
+            await driver.execute("ROLLBACK")
+    except Exception:  # noqa: BLE001  # whatever the reason, the connection is not reused
+        await connection.invalidate()

@@ -1,0 +1,86 @@
+"""Events received: each takes effect exactly once, in the transaction that remembers its id."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.message import Message
+from storyloom.event.v1 import events_pb2
+from storyloom.event.v1.events_pb2 import (
+    DeliverEventsRequest,
+    DeliverEventsResponse,
+    DeliveryResult,
+    DeliveryStatus,
+    Event,
+)
+
+from kit.db import Database, WriteSession
+from kit.outbox import TYPE_URL
+
+log = logging.getLogger(__name__)
+
+Handle = Callable[[WriteSession, Event, Any], Awaitable[None]]
+
+
+class EventInbox:
+    """The EventInboxService of one service: a handler for each payload type; other types are of no interest."""
+
+    SERVICE = events_pb2.DESCRIPTOR.services_by_name["EventInboxService"]
+
+    def __init__(self, db: Database, handlers: Mapping[type[Message], Handle]) -> None:
+        self._db = db
+        self._handlers = {TYPE_URL + kind.DESCRIPTOR.full_name: (kind, handle) for kind, handle in handlers.items()}
+
+    async def DeliverEvents(self, request: DeliverEventsRequest, context: Any) -> DeliverEventsResponse:
+        response = DeliverEventsResponse()
+        for tenant_id, group in groupby(request.events, key=lambda event: event.tenant_id):
+            response.results.extend(await self._handle_all(UUID(tenant_id), list(group)))
+        return response
+
+    async def _handle_all(self, tenant_id: UUID, events: list[Event]) -> Iterable[DeliveryResult]:
+        """One transaction for all; when that fails, one for each, so that a poisonous event spoils no other."""
+        try:
+            await self._handle(tenant_id, events)
+        except Exception:
+            if len(events) == 1:
+                log.exception("event failed", extra={"event_id": events[0].id})
+                return [_result(events[0], DeliveryStatus.DELIVERY_STATUS_FAILED)]
+            return await self._handle_each(tenant_id, events)
+        return [_result(event, DeliveryStatus.DELIVERY_STATUS_HANDLED) for event in events]
+
+    async def _handle_each(self, tenant_id: UUID, events: list[Event]) -> Iterable[DeliveryResult]:
+        results: list[DeliveryResult] = []
+        stopped: set[str] = set()
+        for event in events:
+            if event.aggregate_id in stopped:
+                results.append(_result(event, DeliveryStatus.DELIVERY_STATUS_FAILED))
+                continue
+            results.extend(await self._handle_all(tenant_id, [event]))
+            if results[-1].status == DeliveryStatus.DELIVERY_STATUS_FAILED:
+                stopped.add(event.aggregate_id)
+        return results
+
+    async def _handle(self, tenant_id: UUID, events: list[Event]) -> None:
+        async with self._db.write(tenant_id) as session:
+            fresh = await self._remember(session, events)
+            for event in events:
+                known = self._handlers.get(event.payload.type_url)
+                if known is None or UUID(event.id) not in fresh:
+                    continue
+                kind, handle = known
+                await handle(session, event, kind.FromString(event.payload.value))
+
+    async def _remember(self, session: WriteSession, events: list[Event]) -> set[UUID]:
+        """The ids not seen before, now remembered. A concurrent delivery of the same event waits here."""
+        rows = await session.driver.fetch(
+            f"INSERT INTO {self._db.service}.inbox (event_id) SELECT unnest($1::uuid[])"
+            " ON CONFLICT DO NOTHING RETURNING event_id",
+            [UUID(event.id) for event in events],
+        )
+        return {row["event_id"] for row in rows}
+
+
+def _result(event: Event, status: Any) -> DeliveryResult:
+    return DeliveryResult(event_id=event.id, status=status)

@@ -1,0 +1,73 @@
+"""Admits as many calls at once as the pool has connections, in turn by tenant, and refuses the rest quickly."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from kit.errors import ResourceExhausted
+
+WAITERS_PER_SLOT = 16
+RETRY_AFTER = timedelta(seconds=1)
+
+
+class Limiter:
+    """`slots` calls at once; a call waits at most `timeout` seconds for its turn.
+
+    A slot that becomes free goes to the tenants that wait in rotation, so the flood of one does not slow another.
+    """
+
+    def __init__(self, slots: int, timeout: float) -> None:
+        self._free, self._timeout = slots, timeout
+        self._most_waiting = slots * WAITERS_PER_SLOT
+        self._waiting: OrderedDict[Any, deque[asyncio.Future[None]]] = OrderedDict()
+        self._count = 0
+
+    @asynccontextmanager
+    async def slot(self, tenant: Any) -> AsyncIterator[None]:
+        """Holds a slot; RESOURCE_EXHAUSTED with RetryInfo when none becomes free in time."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(tenant)
+        try:
+            yield
+        finally:
+            self._release()
+
+    async def _wait(self, tenant: Any) -> None:
+        if self._count >= self._most_waiting:
+            raise _refusal()
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(turn)
+        self._count += 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                # The slot arrived at the very moment of giving up: hand it on.
+                self._release()
+            if isinstance(error, TimeoutError):
+                raise _refusal() from None
+            raise
+        finally:
+            self._count -= 1
+
+    def _release(self) -> None:
+        while self._waiting:
+            tenant, turns = self._waiting.popitem(last=False)
+            while turns:
+                turn = turns.popleft()
+                if not turn.done():
+                    if turns:
+                        self._waiting[tenant] = turns
+                    turn.set_result(None)
+                    return
+        self._free += 1
+
+
+def _refusal() -> ResourceExhausted:
+    return ResourceExhausted("The service is at its capacity; try again.", retry_after=RETRY_AFTER)

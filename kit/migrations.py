@@ -1,0 +1,159 @@
+"""Roles, schemas and migrations: `python -m kit.migrations bootstrap|upgrade|revision`, and what migrations share."""
+
+import argparse
+import os
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from alembic import command, op
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import MetaData, pool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from kit.settings import SERVICES
+
+OWNER = "storyloom_owner"
+INFRASTRUCTURE = frozenset({"outbox", "inbox", "alembic_version"})
+ROOT = Path(__file__).parent.parent
+
+
+def role_of(service: str) -> str:
+    """The database role that a service signs in as."""
+    return f"storyloom_{service}"
+
+
+async def bootstrap(admin_url: str, passwords: dict[str, str]) -> None:
+    """Makes the database `storyloom`, the owner role, each service's role and schema; changes nothing that is right.
+
+    `passwords` are by role name. `admin_url` is of a role that may create roles and databases.
+    """
+    admin = await asyncpg.connect(admin_url)
+    try:
+        for role in (OWNER, *(role_of(service) for service in SERVICES)):
+            await _ensure_role(admin, role, passwords[role])
+        if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = 'storyloom'"):
+            await admin.execute(f"CREATE DATABASE storyloom OWNER {OWNER}")
+    finally:
+        await admin.close()
+    database = await asyncpg.connect(in_database(admin_url, "storyloom"))
+    try:
+        await prepare_schemas(database)
+    finally:
+        await database.close()
+
+
+async def prepare_schemas(database: Any) -> None:
+    """Makes the schemas in the connected database, owned by the owner, usable by their services alone."""
+    await database.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    for service in SERVICES:
+        role = role_of(service)
+        await database.execute(f"CREATE SCHEMA IF NOT EXISTS {service} AUTHORIZATION {OWNER}")
+        await database.execute(f"GRANT USAGE ON SCHEMA {service} TO {role}")
+
+
+async def _ensure_role(admin: Any, role: str, password: str) -> None:
+    exists = await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
+    quoted = await admin.fetchval("SELECT quote_literal($1::text)", password)
+    verb = "ALTER" if exists else "CREATE"
+    # The owner migrates data of all tenants, so policies must not hide rows from it; services never get this.
+    bypass = "BYPASSRLS" if role == OWNER else "NOBYPASSRLS"
+    await admin.execute(f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE {bypass} PASSWORD {quoted}")
+
+
+def in_database(url: str, database: str, *, user: str = "", password: str = "") -> str:
+    """The URL with another database, and perhaps another user."""
+    parts = urlsplit(url)
+    netloc = parts.netloc
+    if user:
+        host = netloc.rpartition("@")[2]
+        netloc = f"{user}:{password}@{host}"
+    return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
+
+
+# What migrations share. Under FORCE ROW LEVEL SECURITY the table's owner is bound too.
+
+
+def protect(schema: str, *tables: str) -> None:
+    """Row-level security for tenant tables: one policy, which raises when no tenant is set, and the service's rights."""
+    for table in tables:
+        op.execute(f"ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {schema}.{table} FORCE ROW LEVEL SECURITY")
+        op.execute(
+            f"CREATE POLICY tenant ON {schema}.{table} FOR ALL"
+            " USING (tenant_id = current_setting('app.tenant_id')::uuid)"
+            " WITH CHECK (tenant_id = current_setting('app.tenant_id')::uuid)"
+        )
+    grant(schema, *tables)
+
+
+def grant(schema: str, *tables: str, rights: str = "SELECT, INSERT, UPDATE, DELETE") -> None:
+    """The service's rights on tables; for infrastructure this is all, since it carries no policy."""
+    for table in tables:
+        op.execute(f"GRANT {rights} ON {schema}.{table} TO {role_of(schema)}")
+
+
+def config(service: str, url: str) -> Config:
+    """Alembic's configuration for one service's history."""
+    made = Config()
+    made.set_main_option("script_location", str(ROOT / "kit" / "alembic"))
+    made.set_main_option("version_locations", str(ROOT / "services" / service / "migrations"))
+    made.set_main_option("path_separator", "os")
+    made.set_main_option("file_template", "%%(year)d_%%(month).2d_%%(day).2d_%%(hour).2d%%(minute).2d_%%(slug)s")
+    made.attributes["service"], made.attributes["url"] = service, url
+    return made
+
+
+def metadata_of(service: str) -> MetaData:
+    """The tables that the service's models declare."""
+    found: MetaData = import_module(f"services.{service}.models").Base.metadata
+    return found
+
+
+def upgrade(service: str, url: str, revision: str = "head") -> None:
+    """Brings one service's schema to the revision."""
+    command.upgrade(config(service, url), revision)
+
+
+async def at_head(service: str, url: str) -> bool:
+    """Whether the service's schema is at the newest revision, without starting Alembic."""
+    from alembic.script import ScriptDirectory
+
+    heads = set(ScriptDirectory.from_config(config(service, url)).get_heads())
+    engine = create_async_engine(async_url(url), poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        found = await connection.run_sync(
+            lambda sync: MigrationContext.configure(sync, opts={"version_table_schema": service}).get_current_heads()
+        )
+    await engine.dispose()
+    return set(found) == heads
+
+
+def async_url(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Migrates the schemas of the services; the URL is OWNER_DATABASE_URL.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("upgrade").add_argument("services", nargs="*", default=SERVICES)
+    revision = commands.add_parser("revision")
+    revision.add_argument("service", choices=SERVICES)
+    revision.add_argument("name", help="what it does, verb first: create_stories")
+    arguments = parser.parse_args()
+    url = os.environ["OWNER_DATABASE_URL"]
+    if arguments.command == "revision":
+        made = config(arguments.service, url)
+        identity = datetime.now(UTC).strftime("%Y%m%d%H%M")
+        command.revision(made, arguments.name, autogenerate=True, rev_id=identity)
+        return
+    for service in arguments.services or SERVICES:
+        upgrade(service, url)
+
+
+if __name__ == "__main__":
+    main()

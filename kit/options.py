@@ -1,0 +1,22 @@
+"""Reads the platform's own options off descriptors."""
+
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+
+from storyloom.type.v1 import options_pb2
+
+# The generated types do not know that these are extensions.
+_REQUIRES: Any = options_pb2.requires
+_SENSITIVE: Any = options_pb2.sensitive
+
+
+def requires(method: MethodDescriptor) -> options_pb2.Requires:
+    """Who may call the RPC, as it declares."""
+    found: options_pb2.Requires = method.GetOptions().Extensions[_REQUIRES]
+    return found
+
+
+def is_sensitive(field: FieldDescriptor) -> bool:
+    """Whether the field's values are personal or secret."""
+    return bool(field.GetOptions().Extensions[_SENSITIVE])

@@ -1,0 +1,210 @@
+"""Events written in the transaction of the change itself, and the relay that delivers them over gRPC."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from google.protobuf.message import Message
+from storyloom.event.v1.changes_pb2 import ChangeRecorded
+from storyloom.event.v1.events_pb2 import DeliverEventsRequest, DeliverEventsResponse, DeliveryStatus, Event
+
+from kit.errors import StoryloomError
+from kit.ids import new_id
+from kit.telemetry import Telemetry, current_traceparent
+
+if TYPE_CHECKING:
+    from kit.db import Database, WriteSession
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+IDLE_SECONDS = 1.0
+LEASE = timedelta(seconds=30)
+MAX_ATTEMPTS = 8
+MAX_BACKOFF_SECONDS = 60.0
+TYPE_URL = "type.googleapis.com/"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One event for one consumer, not yet committed."""
+
+    event_id: UUID
+    tenant_id: UUID
+    consumer: str
+    aggregate_type: str
+    aggregate_id: UUID
+    payload_type: str
+    payload: bytes
+    traceparent: str
+
+
+class Routes:
+    """Which consumers get the events of a type; audit gets every `ChangeRecorded`."""
+
+    def __init__(self, schema: str, publishes: Mapping[type[Message], tuple[str, ...]]) -> None:
+        self.schema = schema
+        self._consumers = {kind.DESCRIPTOR.full_name: names for kind, names in publishes.items()}
+        self._consumers[ChangeRecorded.DESCRIPTOR.full_name] = ("audit",)
+
+    def consumers(self, payload_type: str) -> tuple[str, ...]:
+        """Raises KeyError for a type the service did not declare that it publishes."""
+        return self._consumers[payload_type]
+
+    @property
+    def all(self) -> frozenset[str]:
+        return frozenset(name for names in self._consumers.values() for name in names)
+
+
+def publish(session: "WriteSession", aggregate_type: str, aggregate_id: UUID, payload: Message) -> None:
+    """Tells the consumers of the payload's type, if and when the transaction commits.
+
+    Events of one aggregate arrive in the order of their commits.
+    """
+    payload_type = payload.DESCRIPTOR.full_name
+    event_id, data, traceparent = new_id(), payload.SerializeToString(), current_traceparent()
+    session.events.extend(
+        Pending(event_id, session.tenant_id, consumer, aggregate_type, aggregate_id, payload_type, data, traceparent)
+        for consumer in session.routes.consumers(payload_type)
+    )
+
+
+async def insert(driver: Any, schema: str, events: Sequence[Pending]) -> None:
+    """Writes the events on the driver connection: one statement, whatever their number."""
+    if not events:
+        return
+    await driver.execute(
+        f"INSERT INTO {schema}.outbox (event_id, tenant_id, consumer, aggregate_type, aggregate_id, payload_type,"  # noqa: S608
+        " payload, traceparent) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[],"
+        " $6::text[], $7::bytea[], $8::text[])",
+        [e.event_id for e in events],
+        [e.tenant_id for e in events],
+        [e.consumer for e in events],
+        [e.aggregate_type for e in events],
+        [e.aggregate_id for e in events],
+        [e.payload_type for e in events],
+        [e.payload for e in events],
+        [e.traceparent for e in events],
+    )
+
+
+# A consumer's events are claimed at the head of each aggregate only: no event overtakes an earlier one of its
+# aggregate, whichever process claims, and a parked event holds back its own aggregate and no other.
+CLAIM = """
+WITH heads AS (
+  SELECT o.seq, o.aggregate_id FROM {schema}.outbox o
+  WHERE o.consumer = $1 AND o.due_at <= now() AND o.parked_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM {schema}.outbox e
+                    WHERE e.consumer = $1 AND e.aggregate_id = o.aggregate_id AND e.seq < o.seq)
+  ORDER BY o.seq LIMIT $2 FOR UPDATE SKIP LOCKED
+), claimed AS (
+  SELECT f.seq FROM {schema}.outbox f JOIN heads h ON f.aggregate_id = h.aggregate_id AND f.seq >= h.seq
+  WHERE f.consumer = $1 AND f.parked_at IS NULL ORDER BY f.seq LIMIT $2
+)
+UPDATE {schema}.outbox o SET due_at = now() + $3, attempts = attempts + 1 FROM claimed c WHERE o.seq = c.seq
+RETURNING o.seq, o.event_id, o.tenant_id, o.aggregate_type, o.aggregate_id, o.payload_type, o.payload, o.traceparent,
+          o.created_at, o.attempts
+"""
+FAIL = """
+UPDATE {schema}.outbox SET due_at = now() + make_interval(secs => least($2, 0.25 * 2 ^ attempts)),
+       parked_at = CASE WHEN $4 AND attempts >= $3 THEN now() END
+WHERE seq = ANY($1)
+"""
+
+class Relay:
+    """Delivers one service's outbox; one task for each consumer, so that one that is down delays no other."""
+
+    def __init__(self, db: "Database", inboxes: Mapping[str, Any], telemetry: Telemetry) -> None:
+        self._db, self._inboxes, self._telemetry = db, inboxes, telemetry
+        self._wake = {consumer: asyncio.Event() for consumer in db.routes.all}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._run(consumer)) for consumer in self._wake]
+        self._tasks.append(asyncio.create_task(self._spread_wakes()))
+
+    async def stop(self) -> None:
+        """Ends after at most the delivery under way; what was claimed and not delivered is due again by its lease."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _spread_wakes(self) -> None:
+        while True:
+            await self._db.committed_events.wait()
+            self._db.committed_events.clear()
+            for event in self._wake.values():
+                event.set()
+
+    async def _run(self, consumer: str) -> None:
+        wake = self._wake[consumer]
+        while True:
+            try:
+                delivered = await self.deliver(consumer)
+            except Exception:
+                # Whatever went wrong (the database restarting, say), the next round tries again.
+                log.exception("relay round failed", extra={"consumer": consumer})
+                delivered = 0
+            if delivered == 0:
+                try:
+                    await asyncio.wait_for(wake.wait(), IDLE_SECONDS)
+                except TimeoutError:
+                    continue
+                finally:
+                    wake.clear()
+
+    async def deliver(self, consumer: str) -> int:
+        """Claims and delivers one batch; returns how many events the consumer acknowledged."""
+        rows = await self._execute(CLAIM, consumer, BATCH, LEASE)
+        if not rows:
+            return 0
+        rows.sort(key=lambda row: row["seq"])
+        request = DeliverEventsRequest(events=[_event(row) for row in rows])
+        try:
+            response: DeliverEventsResponse = await self._inboxes[consumer](request)
+        except StoryloomError as error:
+            log.warning("delivery failed", extra={"consumer": consumer, "error": error.message})
+            # The consumer as a whole did not answer: that says nothing about any one event, so none is parked.
+            await self._execute(FAIL, [row["seq"] for row in rows], MAX_BACKOFF_SECONDS, MAX_ATTEMPTS, False)
+            return 0
+        return await self._settle(consumer, rows, response)
+
+    async def _settle(self, consumer: str, rows: Sequence[Any], response: DeliverEventsResponse) -> int:
+        handled = {
+            UUID(result.event_id)
+            for result in response.results
+            if result.status == DeliveryStatus.DELIVERY_STATUS_HANDLED
+        }
+        done = [row["seq"] for row in rows if row["event_id"] in handled]
+        failed = [row["seq"] for row in rows if row["event_id"] not in handled]
+        await self._execute("DELETE FROM {schema}.outbox WHERE seq = ANY($1)", done)
+        if failed:
+            await self._execute(FAIL, failed, MAX_BACKOFF_SECONDS, MAX_ATTEMPTS, True)
+            log.warning("events failed", extra={"consumer": consumer, "count": len(failed)})
+        self._telemetry.count_events(consumer, len(done), len(failed))
+        return len(done)
+
+    async def _execute(self, statement: str, *values: Any) -> list[Any]:
+        async with self._db.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None  # noqa: S101
+            return list(await driver.fetch(statement.replace("{schema}", self._db.routes.schema), *values))
+
+
+def _event(row: Any) -> Event:
+    event = Event(
+        id=str(row["event_id"]),
+        tenant_id=str(row["tenant_id"]),
+        aggregate_type=row["aggregate_type"],
+        aggregate_id=str(row["aggregate_id"]),
+        sequence=row["seq"],
+        traceparent=row["traceparent"],
+    )
+    event.occur_time.FromDatetime(row["created_at"])
+    event.payload.type_url = TYPE_URL + row["payload_type"]
+    event.payload.value = row["payload"]
+    return event

@@ -1,0 +1,382 @@
+"""What happens to every RPC, in order: each stage wraps the next, once, at start-up."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import protovalidate
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_status import rpc_status
+from storyloom.type.v1.errors_pb2 import ErrorReason
+from storyloom.type.v1.options_pb2 import Requires
+
+from kit import audit
+from kit.access import Access, SnapshotCache, denied
+from kit.auth import Principal, ServiceVerifier, TokenVerifier
+from kit.call import Call, enter, leave
+from kit.db import Database
+from kit.errors import (
+    Aborted,
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+    from_exception,
+    to_status,
+)
+from kit.idempotency import Key, Replay
+from kit.ids import SYSTEM_TENANT
+from kit.limiter import Limiter
+from kit.options import requires
+from kit.pagination import Sealer
+from kit.telemetry import Telemetry, clock
+
+log = logging.getLogger(__name__)
+
+LEAST_REMAINING_SECONDS = 0.1
+CONFLICT_RETRIES = 2
+LONGEST_REQUEST_ID = 64
+READS = ("Get", "List", "BatchGet", "Check", "Search", "Watch")
+
+Handler = Callable[[Any, Call, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One RPC as its descriptor declares it."""
+
+    path: str
+    requires: Requires
+    request: type[Message]
+    response: type[Message]
+    client_streaming: bool
+    server_streaming: bool
+
+    @classmethod
+    def of(cls, descriptor: MethodDescriptor) -> "Method":
+        """Refuses an RPC that does not say, in exactly one way, who may call it."""
+        path = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
+        who = requires(descriptor)
+        forms = (bool(who.resource and who.action), who.public, who.authenticated, who.internal)
+        if sum(forms) != 1:
+            raise TypeError(f"{path} does not declare who may call it: set option (storyloom.type.v1.requires)")
+        return cls(
+            path=path,
+            requires=who,
+            request=GetMessageClass(descriptor.input_type),
+            response=GetMessageClass(descriptor.output_type),
+            client_streaming=descriptor.client_streaming,
+            server_streaming=descriptor.server_streaming,
+        )
+
+    @property
+    def streaming(self) -> bool:
+        return self.client_streaming or self.server_streaming
+
+    @property
+    def mutates(self) -> bool:
+        return not self.path.rsplit("/", 1)[1].startswith(READS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The stages and what they need. `callers` says which services may call which gRPC service's internal RPCs."""
+
+    telemetry: Telemetry
+    db: Database
+    tokens: TokenVerifier
+    services: ServiceVerifier
+    snapshots: SnapshotCache
+    access: Access
+    sealer: Sealer
+    limiter: Limiter
+    callers: Callable[[str, str], bool]
+    default_deadline: float
+
+    def compose(self, method: Method, servicer_method: Any) -> Handler:
+        """The handler of one RPC: the servicer's method with every stage around it."""
+        handler = _invoke(method, servicer_method)
+        stages = (
+            self._trace,
+            self._errors,
+            self._deadline,
+            self._authenticate,
+            self._authorize,
+            self._validate,
+            self._limit,
+            self._idempotency,
+            self._retry_conflicts,
+        )
+        for stage in reversed(stages):
+            handler = stage(method, handler)
+        return handler
+
+    def _trace(self, method: Method, proceed: Handler) -> Handler:
+        async def trace(request: Any, call: Call, context: Any) -> Any:
+            started = clock()
+            with self.telemetry.server_span(method.path, call.metadata) as span:
+                try:
+                    return await proceed(request, call, context)
+                finally:
+                    if span.is_recording() and call.principal:
+                        span.set_attribute("tenant.id", str(call.principal.tenant_id))
+                        span.set_attribute("request.id", call.request_id)
+                    self.telemetry.count_call(span, method.path, call.code, clock() - started)
+
+        return trace
+
+    def _errors(self, method: Method, proceed: Handler) -> Handler:
+        async def errors(request: Any, call: Call, context: Any) -> Any:
+            try:
+                return await proceed(request, call, context)
+            except asyncio.CancelledError:
+                call.code = Cancelled.code.name
+                raise
+            except Exception as exception:
+                # Nothing unknown may reach the client: grpc would send it the exception's text.
+                error = from_exception(exception)
+                call.code, call.reason = error.code.name, ErrorReason.Name(error.reason)
+                if isinstance(error, Internal):
+                    log.exception("unexpected failure")
+                if isinstance(error, PermissionDenied):
+                    await self._record_denial(call)
+            return await context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+        return errors
+
+    async def _record_denial(self, call: Call) -> None:
+        try:
+            await audit.record_denial(self.db, call)
+        except Exception:
+            # The refusal stands whether or not it can be written down.
+            log.exception("denial not recorded")
+
+    def _deadline(self, method: Method, proceed: Handler) -> Handler:
+        async def deadline(request: Any, call: Call, context: Any) -> Any:
+            remaining = context.time_remaining()
+            if remaining is None:
+                if method.streaming:
+                    return await proceed(request, call, context)
+                remaining = self.default_deadline
+            if remaining < LEAST_REMAINING_SECONDS:
+                raise DeadlineExceeded("The deadline leaves too little time to begin.")
+            loop = asyncio.get_running_loop()
+            call.deadline = loop.time() + remaining
+            async with asyncio.timeout_at(call.deadline):
+                return await proceed(request, call, context)
+
+        return deadline
+
+    def _authenticate(self, method: Method, proceed: Handler) -> Handler:
+        if method.requires.public:
+            return proceed
+        identify = self._service if method.requires.internal else self._user
+
+        async def authenticate(request: Any, call: Call, context: Any) -> Any:
+            header = call.metadata.get("authorization", "")
+            scheme, _, token = header.partition(" ")
+            if scheme.lower() != "bearer" or not token:
+                raise Unauthenticated("No access token was sent.", reason=ErrorReason.MISSING_TOKEN)
+            call.principal = await identify(token, call)
+            return await proceed(request, call, context)
+
+        return authenticate
+
+    async def _service(self, token: str, call: Call) -> Principal:
+        service = self.services.verify(token)
+        if not self.callers(call.rpc.split("/")[1], service):
+            raise PermissionDenied(
+                f"The service {service} may not call this method.", reason=ErrorReason.SERVICE_NOT_ALLOWED
+            )
+        return Principal(tenant_id=SYSTEM_TENANT, home_tenant_id=SYSTEM_TENANT, service=service)
+
+    async def _user(self, token: str, call: Call) -> Principal:
+        claims = await self.tokens.verify(token)
+        _refuse_mismatch(call, "x-user-id", claims.user_id)
+        _refuse_mismatch(call, "x-tenant-id", claims.tenant_id)
+        snapshot = await self.snapshots.get(claims.tenant_id, claims.user_id)
+        ended = claims.session_id in snapshot.revoked_sessions or self.snapshots.session_ended(claims.session_id)
+        if ended or not snapshot.active:
+            raise Unauthenticated("The session has ended; sign in again.")
+        tenant_id = claims.tenant_id
+        if act_in := call.metadata.get("x-act-in-tenant"):
+            tenant_id = _acting_tenant(act_in, claims.tenant_id, snapshot.grants("all", "manage"))
+        elif snapshot.tenant_suspended:
+            raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
+        return Principal(
+            tenant_id=tenant_id,
+            home_tenant_id=claims.tenant_id,
+            user_id=claims.user_id,
+            session_id=claims.session_id,
+            token=token,
+            snapshot=snapshot,
+        )
+
+    def _authorize(self, method: Method, proceed: Handler) -> Handler:
+        resource, action = method.requires.resource, method.requires.action
+        if not resource:
+            return proceed
+
+        async def authorize(request: Any, call: Call, context: Any) -> Any:
+            snapshot = call.principal.snapshot if call.principal else None
+            if snapshot is None or not self.access.could(snapshot, resource, action):
+                raise denied(resource, action)
+            return await proceed(request, call, context)
+
+        return authorize
+
+    def _validate(self, method: Method, proceed: Handler) -> Handler:
+        validator = protovalidate.Validator()
+
+        def parse(data: bytes) -> Message:
+            message = method.request.FromString(data)
+            violations = validator.collect_violations(message)
+            if violations:
+                raise InvalidArgument.fields((_field(one), one.proto.message) for one in violations)
+            return message
+
+        async def validate(request: Any, call: Call, context: Any) -> Any:
+            if method.client_streaming:
+                return await proceed(_parsed(request, parse), call, context)
+            message = parse(request)
+            key = call.metadata.get("idempotency-key")
+            if key and method.mutates and not method.streaming and call.principal and call.principal.user_id:
+                call.key = Key(key, user_id=call.principal.user_id, rpc=method.path, request=request)
+            return await proceed(message, call, context)
+
+        return validate
+
+    def _limit(self, method: Method, proceed: Handler) -> Handler:
+        # A stream lives long and mostly waits; it takes connections from the pool only while it works.
+        if method.streaming:
+            return proceed
+
+        async def limit(request: Any, call: Call, context: Any) -> Any:
+            async with self.limiter.slot(call.tenant_id):
+                return await proceed(request, call, context)
+
+        return limit
+
+    def _idempotency(self, method: Method, proceed: Handler) -> Handler:
+        if method.streaming or not method.mutates:
+            return proceed
+
+        async def idempotency(request: Any, call: Call, context: Any) -> Any:
+            key = call.key
+            if key is None:
+                return await proceed(request, call, context)
+            try:
+                async with key.stack:
+                    response = await proceed(request, call, context)
+                    if call.uncommitted is not None:
+                        await key.commit(call.uncommitted, response.SerializeToString())
+                    return response
+            except Replay as replay:
+                return method.response.FromString(replay.response)
+
+        return idempotency
+
+    def _retry_conflicts(self, method: Method, proceed: Handler) -> Handler:
+        if method.streaming:
+            return proceed
+
+        async def retry_conflicts(request: Any, call: Call, context: Any) -> Any:
+            for _ in range(0 if call.key else CONFLICT_RETRIES):
+                try:
+                    return await proceed(request, call, context)
+                except Exception as exception:
+                    error = from_exception(exception)
+                    if not isinstance(error, Aborted) or error.reason != ErrorReason.CONCURRENT_CHANGE:
+                        raise
+            return await proceed(request, call, context)
+
+        return retry_conflicts
+
+
+def grpc_handler(method: Method, handler: Handler, make_call: Callable[[str, Any], Call]) -> grpc.RpcMethodHandler:
+    """The one adapter of the four RPC kinds. Requests arrive as bytes, so that parsing happens inside the pipeline."""
+
+    async def serve(request: Any, context: Any) -> Any:
+        call = make_call(method.path, context)
+        token = enter(call)
+        context.set_trailing_metadata((("x-request-id", call.request_id),))
+        try:
+            return await handler(request, call, context)
+        finally:
+            leave(token)
+
+    kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    return make(serve, request_deserializer=None, response_serializer=method.response.SerializeToString)
+
+
+def new_call(rpc: str, context: Any, access: Access, sealer: Sealer) -> Call:
+    """The call of an incoming RPC. A client's `x-request-id` is kept when it is short and printable."""
+    metadata = dict(context.invocation_metadata() or ())
+    request_id = metadata.get("x-request-id", "")
+    if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not request_id.isprintable():
+        request_id = str(uuid4())
+    forwarded = metadata.get("x-forwarded-for", "").rsplit(",", 1)[-1].strip()
+    return Call(
+        rpc=rpc, request_id=request_id, access=access, sealer=sealer, metadata=metadata, client_address=forwarded
+    )
+
+
+def _invoke(method: Method, servicer_method: Any) -> Handler:
+    """The innermost stage: the servicer's method; the messages of a response stream are written one by one."""
+    if not method.server_streaming:
+
+        async def unary(request: Any, call: Call, context: Any) -> Any:
+            return await servicer_method(request, context)
+
+        return unary
+
+    async def stream(request: Any, call: Call, context: Any) -> None:
+        async for message in servicer_method(request, context):
+            await context.write(message)
+
+    return stream
+
+
+async def _parsed(requests: AsyncIterator[bytes], parse: Callable[[bytes], Message]) -> AsyncIterator[Message]:
+    async for data in requests:
+        yield parse(data)
+
+
+def _field(violation: Any) -> str:
+    """The path of the offending field, such as `choices[2].text`."""
+    path = ""
+    for element in violation.proto.field.elements if violation.proto.field else ():
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            path += f"[{element.subscript.value}]"
+    return path or "request"
+
+
+def _refuse_mismatch(call: Call, header: str, value: UUID) -> None:
+    # The gateway sets these from the token; whoever comes past it must not claim to be somebody else.
+    if call.metadata.get(header, str(value)) != str(value):
+        raise PermissionDenied(
+            f"The header {header} disagrees with the access token.", reason=ErrorReason.IDENTITY_MISMATCH
+        )
+
+
+def _acting_tenant(wish: str, home: UUID, all_rights: bool) -> UUID:
+    try:
+        tenant_id = UUID(wish)
+    except ValueError as error:
+        raise InvalidArgument.fields([("x-act-in-tenant", "must be the id of a tenant")]) from error
+    if tenant_id != home and not (home == SYSTEM_TENANT and all_rights):
+        raise PermissionDenied(
+            "Only a super administrator of the platform acts in another tenant.",
+            metadata={"permission": "all:manage", "resource": "all"},
+        )
+    return tenant_id

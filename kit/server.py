@@ -1,0 +1,185 @@
+"""A service as a process: its parts put together once, served, and drained without losing a call."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import grpc
+import uvloop
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from storyloom.event.v1.events_pb2_grpc import EventInboxServiceStub
+
+from kit.access import Access, Rule, SnapshotCache
+from kit.auth import ServiceVerifier, TokenVerifier
+from kit.clients import Clients
+from kit.db import Database
+from kit.inbox import EventInbox, Handle
+from kit.limiter import Limiter
+from kit.outbox import Relay
+from kit.pagination import Sealer
+from kit.pipeline import Method, Pipeline, grpc_handler, new_call
+from kit.settings import Settings, SettingsError
+from kit.telemetry import Telemetry, log_as_json
+from kit.trust import Trust, remote_trust
+
+log = logging.getLogger(__name__)
+
+OPTIONS = (
+    # Two processes on one port would share its calls by chance, unseen.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_metadata_size", 65536),
+    ("grpc.absolute_max_metadata_size", 65536),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+
+class Service:
+    """One service: database, clients, pipeline, servicers, relay and background work, in the order they need.
+
+    `publishes` maps each event type to its consumers; `callers` says which services may call which gRPC service's
+    internal RPCs; `trust` replaces identity's RPCs in identity itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        rules: Iterable[Rule] = (),
+        publishes: Mapping[type[Message], tuple[str, ...]] | None = None,
+        callers: Callable[[str, str], bool],
+    ) -> None:
+        self.settings = settings
+        self.telemetry = Telemetry(settings)
+        self.db = Database(
+            settings.database_url,
+            service=settings.service,
+            pool_size=settings.pool_size,
+            telemetry=self.telemetry,
+            publishes=publishes,
+        )
+        self.clients = Clients(settings, self.telemetry)
+        self.access = Access(rules)
+        self.port = 0
+        self._callers = callers
+        self._trust: Trust | None = None
+        self._servicers: list[Any] = []
+        self._background: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def trust(self, trust: Trust) -> None:
+        """Uses this trust instead of identity's RPCs."""
+        self._trust = trust
+
+    def add(self, *servicers: Any) -> None:
+        """Serves these; each names its gRPC service's descriptor as `SERVICE`."""
+        self._servicers.extend(servicers)
+
+    def consume(self, handlers: Mapping[type[Message], Handle]) -> None:
+        """Handles these event payloads."""
+        self.add(EventInbox(self.db, handlers))
+
+    def run_in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs the coroutine function from start to stop; it should loop for ever and survive its own failures."""
+        self._background.append(work)
+
+    async def start(self) -> None:
+        """Serves; returns when the port is open and the health check says SERVING."""
+        await self.db.check_role()
+        pipeline = self._pipeline()
+        self._server = grpc.aio.server(options=OPTIONS)
+        names = [self._register(servicer, pipeline) for servicer in self._servicers]
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self.port = self._server.add_insecure_port(self.settings.listen_address)
+        await self._server.start()
+        consumers = {name: self.clients.stub(EventInboxServiceStub, name).DeliverEvents for name in self.db.routes.all}
+        self._relay = Relay(self.db, consumers, self.telemetry)
+        self._relay.start()
+        work = [pipeline.snapshots.watch, *self._background]
+        self._tasks = [asyncio.create_task(_supervised(one)) for one in work]
+        for name in ("", f"storyloom.{self.settings.service}", *names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", extra={"address": self.settings.listen_address, "port": self.port})
+
+    def _pipeline(self) -> Pipeline:
+        settings = self.settings
+        trust = self._trust or remote_trust(self.clients)
+        return Pipeline(
+            telemetry=self.telemetry,
+            db=self.db,
+            tokens=TokenVerifier(trust.keys, issuer=settings.token_issuer, audience=settings.token_audience),
+            services=ServiceVerifier(settings.service_keys),
+            snapshots=SnapshotCache(trust.snapshots, trust.changes, max_stale=settings.snapshot_max_stale),
+            access=self.access,
+            sealer=Sealer(settings.secret),
+            limiter=Limiter(settings.pool_size, settings.queue_timeout),
+            callers=self._callers,
+            default_deadline=settings.default_deadline,
+        )
+
+    def _register(self, servicer: Any, pipeline: Pipeline) -> str:
+        descriptor = servicer.SERVICE
+
+        def make_call(rpc: str, context: Any) -> Any:
+            return new_call(rpc, context, pipeline.access, pipeline.sealer)
+
+        handlers = {}
+        for rpc in descriptor.methods:
+            method = Method.of(rpc)
+            handlers[rpc.name] = grpc_handler(method, pipeline.compose(method, getattr(servicer, rpc.name)), make_call)
+        generic = grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+        self._server.add_generic_rpc_handlers((generic,))
+        return str(descriptor.full_name)
+
+    async def stop(self) -> None:
+        """Drains: no longer healthy, then no new calls, then running ones to their end, then everything below."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self.settings.drain_delay)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.stop(self.settings.drain_grace)
+        await self._relay.stop()
+        await self.clients.close()
+        await self.db.close()
+        await asyncio.to_thread(self.telemetry.close)
+
+
+async def _supervised(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("background work failed", extra={"work": getattr(work, "__qualname__", str(work))})
+        await asyncio.sleep(1)
+
+
+def run(service: str, build: Callable[[Settings], Service]) -> None:
+    """The process: settings from the environment, serve until SIGTERM or SIGINT, drain."""
+    try:
+        settings = Settings.from_environment(service)
+    except SettingsError as error:
+        sys.exit(f"{service}: {error}")
+    log_as_json(service, settings.log_level)
+    uvloop.run(_serve_until_told(build, settings))
+
+
+async def _serve_until_told(build: Callable[[Settings], Service], settings: Settings) -> None:
+    told = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, told.set)
+    service = build(settings)
+    try:
+        await service.start()
+    except (OSError, RuntimeError) as error:
+        log.critical("cannot start", extra={"error": str(error)})
+        sys.exit(f"{settings.service}: cannot start: {error}")
+    await told.wait()
+    await service.stop()

@@ -1,0 +1,88 @@
+"""What the environment decides, read once at start-up into a frozen dataclass."""
+
+import base64
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Self
+
+SERVICES = ("identity", "content", "learning", "assessment", "audit")
+
+
+class SettingsError(Exception):
+    """A setting is missing or cannot be read; the message names it and says what it takes."""
+
+
+def setting(doc: str, default: Any = MISSING) -> Any:
+    """A field read from the environment variable of the same name in capitals; without default it is required."""
+    return field(metadata={"doc": doc}) if default is MISSING else field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one service. Durations are seconds."""
+
+    service: str
+    database_url: str = setting("PostgreSQL URL of the service's own role.")
+    secret_key: str = setting("32 random bytes, base64url: seals page tokens. The same for all processes of a service.")
+    service_credential: str = setting("The service's own Ed25519 key as a private JWK.")
+    service_keys: str = setting("JWK set of the public keys of all services.")
+    key_encryption_key: str = setting("identity only: 32 random bytes, base64url, that encrypt the signing keys.", "")
+    listen_address: str = setting("Address the gRPC server listens on, host:port or unix:path.", "127.0.0.1:0")
+    identity_address: str = setting("Address of the identity service.", "127.0.0.1:7101")
+    content_address: str = setting("Address of the content service.", "127.0.0.1:7102")
+    learning_address: str = setting("Address of the learning service.", "127.0.0.1:7103")
+    assessment_address: str = setting("Address of the assessment service.", "127.0.0.1:7104")
+    audit_address: str = setting("Address of the audit service.", "127.0.0.1:7105")
+    token_issuer: str = setting("Issuer of access tokens.", "https://storyloom.example")
+    token_audience: str = setting("Audience of access tokens.", "storyloom")
+    pool_size: int = setting("Database connections a process may hold; also the calls it works on at once.", 8)
+    queue_timeout: float = setting("How long a call may wait for its turn before it is refused.", 0.5)
+    default_deadline: float = setting("Time a call gets when the client sends no deadline.", 10.0)
+    snapshot_max_stale: float = setting("How long access snapshots serve while identity is down.", 300.0)
+    drain_delay: float = setting("Time between NOT_SERVING and the end of new calls, for load balancers to see.", 0.0)
+    drain_grace: float = setting("Time that running calls get to end at shut-down.", 10.0)
+    log_level: str = setting("DEBUG, INFO, WARNING or ERROR.", "INFO")
+    otel_exporter_otlp_endpoint: str = setting("OTLP gRPC collector of traces and metrics; empty for none.", "")
+    otel_metrics_exporter: str = setting("`otlp`, or `none` to keep metrics at home.", "otlp")
+    instance: str = setting("Name of this process in telemetry.", socket.gethostname())
+
+    @classmethod
+    def from_environment(cls, service: str, environ: Mapping[str, str] = os.environ) -> Self:
+        """Of the environment; raises SettingsError naming the first variable that is missing or wrong."""
+        values: dict[str, Any] = {"service": service}
+        for one in fields(cls):
+            name = one.name.upper()
+            if one.name == "service":
+                continue
+            if name in environ:
+                values[one.name] = _parsed(name, environ[name], one.type)
+            elif one.default is MISSING:
+                raise SettingsError(f"{name} is not set: {one.metadata['doc']}")
+        return cls(**values)
+
+    def address_of(self, service: str) -> str:
+        return str(getattr(self, f"{service}_address"))
+
+    @property
+    def secret(self) -> bytes:
+        return decoded_key("SECRET_KEY", self.secret_key)
+
+
+def decoded_key(name: str, text: str) -> bytes:
+    """32 bytes of their base64url form."""
+    try:
+        key = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as error:
+        raise SettingsError(f"{name} is not base64url") from error
+    if len(key) != 32:
+        raise SettingsError(f"{name} has {len(key)} bytes instead of 32")
+    return key
+
+
+def _parsed(name: str, text: str, kind: Any) -> Any:
+    try:
+        return {"int": int, "float": float, int: int, float: float}.get(kind, str)(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} is {text!r}, not a number") from error

@@ -1,0 +1,187 @@
+"""OpenTelemetry for one service: spans, RED metrics, and JSON logs that carry the trace and request ids."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import attach, detach
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from sqlalchemy import Engine, event
+
+from kit.call import current_call
+from kit.settings import Settings
+
+_propagator = TraceContextTextMapPropagator()
+SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"})
+
+
+class Telemetry:
+    """Makes spans and metrics of one service; without a collector it only carries trace ids along."""
+
+    def __init__(self, settings: Settings) -> None:
+        endpoint = settings.otel_exporter_otlp_endpoint
+        resource = Resource.create({"service.name": settings.service, "service.instance.id": settings.instance})
+        self._traces = TracerProvider(
+            resource=resource, sampler=ParentBased(ALWAYS_ON if endpoint else ALWAYS_OFF), shutdown_on_exit=False
+        )
+        readers = []
+        if endpoint:
+            exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+            self._traces.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
+        if endpoint and settings.otel_metrics_exporter == "otlp":
+            metrics = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+            readers.append(PeriodicExportingMetricReader(metrics))
+        self._meters = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
+        self._tracer = self._traces.get_tracer("storyloom")
+        meter = self._meters.get_meter("storyloom")
+        self._calls = meter.create_histogram("rpc.server.duration", unit="ms", description="Time to serve an RPC.")
+        self._events = meter.create_counter("storyloom.outbox.events", description="Events delivered or failed.")
+
+    @contextmanager
+    def server_span(self, rpc: str, metadata: Mapping[str, Any]) -> Iterator[Span]:
+        """The span of an incoming RPC; a caller that does not sample costs no span here."""
+        context = _propagator.extract(metadata)
+        parent = trace.get_current_span(context).get_span_context()
+        if parent.is_valid and not parent.trace_flags.sampled:
+            span: Span = NonRecordingSpan(parent)
+        else:
+            span = self._tracer.start_span(rpc.lstrip("/"), context, kind=SpanKind.SERVER)
+        token = attach(trace.set_span_in_context(span))
+        try:
+            yield span
+        finally:
+            detach(token)
+            span.end()
+
+    @contextmanager
+    def client_span(self, rpc: str, service: str) -> Iterator[dict[str, str]]:
+        """The span of an outgoing RPC; yields the metadata that carries it on."""
+        with self._tracer.start_as_current_span(
+            rpc.lstrip("/"),
+            kind=SpanKind.CLIENT,
+            attributes={"rpc.system": "grpc", "rpc.method": rpc, "server.service": service},
+            record_exception=False,
+        ):
+            carrier: dict[str, str] = {}
+            _propagator.inject(carrier)
+            yield carrier
+
+    def count_call(self, span: Span, rpc: str, code: str, seconds: float) -> None:
+        """Records the end of an RPC in its span and in the RED metrics."""
+        self._calls.record(seconds * 1000, {"rpc.method": rpc, "rpc.grpc.status_code": code})
+        if span.is_recording():
+            span.set_attribute("rpc.grpc.status_code", code)
+            if code in SERVER_FAULTS:
+                span.set_status(Status(StatusCode.ERROR, code))
+
+    def count_events(self, consumer: str, delivered: int, failed: int) -> None:
+        """Records the result of one delivery to a consumer."""
+        for outcome, count in (("delivered", delivered), ("failed", failed)):
+            if count:
+                self._events.add(count, {"consumer": consumer, "outcome": outcome})
+
+    def trace_statements(self, engine: Engine) -> None:
+        """Makes a span of every statement of the engine, within sampled calls. Parameters are never recorded."""
+
+        def before(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+            if context is not None and trace.get_current_span().is_recording():
+                context.storyloom_span = self._tracer.start_span(
+                    _statement_name(statement),
+                    kind=SpanKind.CLIENT,
+                    attributes={"db.system.name": "postgresql", "db.query.text": statement},
+                )
+
+        def after(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+            if span := getattr(context, "storyloom_span", None):
+                span.end()
+
+        def failed(context: Any) -> None:
+            if span := getattr(context.execution_context, "storyloom_span", None):
+                span.set_status(Status(StatusCode.ERROR))
+                span.end()
+
+        event.listen(engine, "before_cursor_execute", before)
+        event.listen(engine, "after_cursor_execute", after)
+        event.listen(engine, "handle_error", failed)
+
+    def close(self) -> None:
+        """Sends what is still buffered; blocks for at most a few seconds."""
+        self._traces.shutdown()
+        self._meters.shutdown()
+
+
+def _statement_name(statement: str) -> str:
+    """`SELECT content.stories` of the statement's text: low in cardinality, as span names should be."""
+    words = statement.split()
+    verb = words[0].upper() if words else "SQL"
+    for marker in ("FROM", "INTO", "UPDATE"):
+        if marker in words[:-1]:
+            return f"{verb} {words[words.index(marker) + 1].strip('(),')}"
+    return verb
+
+
+def current_traceparent() -> str:
+    """The W3C traceparent of the current span, or '' when there is none."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def current_trace_id() -> str:
+    """The current trace id as 32 hexadecimal digits, or '' when there is none."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line. Extra fields of the record are kept; nothing here ever sees a token or a parameter."""
+
+    _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        call = current_call()
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "trace_id": current_trace_id(),
+        }
+        if call is not None:
+            line |= {"request_id": call.request_id, "rpc": call.rpc, "tenant_id": str(call.tenant_id or "")}
+        line |= {key: value for key, value in vars(record).items() if key not in self._standard}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def log_as_json(service: str, level: str) -> None:
+    """Sends all logs of the process to standard error as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # The collector may be away for long; that is for its alert to say, not for every line of our log.
+    logging.getLogger("opentelemetry").setLevel("ERROR")
+
+
+clock = time.perf_counter
