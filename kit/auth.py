@@ -2,13 +2,14 @@
 
 import json
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from joserfc import jws, jwt
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet, OKPKey
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
@@ -16,8 +17,10 @@ from kit.access.snapshots import Snapshot
 from kit.call import current_call
 from kit.errors import Unauthenticated, Unavailable
 
-ALGORITHM = "Ed25519"
-LEGACY_ALGORITHM = "EdDSA"
+SERVICE_ALGORITHM = "Ed25519"
+# Envoy knows the algorithm by its older name only, which RFC 9864 deprecates for not naming the curve.
+USER_ALGORITHM = "EdDSA"
+warnings.filterwarnings("ignore", "EdDSA is deprecated via RFC 9864", SecurityWarning)
 USER_TOKEN = "at+jwt"  # noqa: S105  # RFC 9068 names the type of access tokens
 SERVICE_TOKEN = "service+jwt"  # noqa: S105
 SERVICE_AUDIENCE = "storyloom-services"
@@ -96,7 +99,7 @@ class TokenVerifier:
         try:
             header = jws.extract_compact(token.encode()).headers()
             await self._ensure_key(str(header.get("kid", "")))
-            decoded = jwt.decode(token, self._keys, algorithms=[ALGORITHM, LEGACY_ALGORITHM])
+            decoded = jwt.decode(token, self._keys, algorithms=[USER_ALGORITHM])
             if header.get("typ") != USER_TOKEN or "kid" not in header:
                 raise ValueError("not an access token")
             claims = decoded.claims
@@ -135,8 +138,8 @@ class ServiceCredential:
         now = time.time()
         if now >= self._renew_at:
             claims = {"iss": self._service, "aud": SERVICE_AUDIENCE, "exp": int(now) + SERVICE_TOKEN_SECONDS}
-            header = {"alg": LEGACY_ALGORITHM, "typ": SERVICE_TOKEN, "kid": self._service}
-            self._token = jwt.encode(header, claims, self._key, algorithms=[LEGACY_ALGORITHM])
+            header = {"alg": SERVICE_ALGORITHM, "typ": SERVICE_TOKEN, "kid": self._service}
+            self._token = jwt.encode(header, claims, self._key, algorithms=[SERVICE_ALGORITHM])
             self._renew_at = now + SERVICE_TOKEN_SECONDS - 60
         return self._token
 
@@ -160,7 +163,7 @@ class ServiceVerifier:
 
     def _decode(self, token: str) -> tuple[str, float]:
         try:
-            decoded = jwt.decode(token, self._keys, algorithms=[LEGACY_ALGORITHM])
+            decoded = jwt.decode(token, self._keys, algorithms=[SERVICE_ALGORITHM])
             issuer = decoded.claims["iss"]
             header = decoded.header
             if header.get("typ") != SERVICE_TOKEN or header.get("kid") != issuer:

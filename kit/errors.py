@@ -8,7 +8,6 @@ StoryloomError
 └── AlreadyExists
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -183,12 +182,13 @@ def from_exception(error: BaseException) -> StoryloomError:
         return InvalidArgument(
             "The request is not a message of this method's type.", reason=ErrorReason.MALFORMED_REQUEST
         )
+    # Before OSError, whose subclass it is.
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded("The call took longer than its deadline allows.")
     if isinstance(error, PoolTimeoutError | OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     ):
         return Unavailable("The database cannot be reached; try again.")
-    if isinstance(error, asyncio.TimeoutError):
-        return DeadlineExceeded("The call took longer than its deadline allows.")
     return Internal()
 
 

@@ -69,6 +69,8 @@ class EventInbox:
                 known = self._handlers.get(event.payload.type_url)
                 if known is None or UUID(event.id) not in fresh:
                     continue
+                # The same event may stand twice in one delivery.
+                fresh.remove(UUID(event.id))
                 kind, handle = known
                 await handle(session, event, kind.FromString(event.payload.value))
 

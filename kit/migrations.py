@@ -75,19 +75,22 @@ def in_database(url: str, database: str, *, user: str = "", password: str = "") 
     return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
 
 
-# What migrations share. Under FORCE ROW LEVEL SECURITY the table's owner is bound too.
+def protection(schema: str, table: str) -> tuple[str, ...]:
+    """The statements that bind a tenant table to the tenant of the transaction, for its owner too. The policy raises
+    when no tenant is set."""
+    mine = "tenant_id = current_setting('app.tenant_id')::uuid"
+    return (
+        f"ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {schema}.{table} FORCE ROW LEVEL SECURITY",
+        f"CREATE POLICY tenant ON {schema}.{table} FOR ALL USING ({mine}) WITH CHECK ({mine})",
+    )
 
 
 def protect(schema: str, *tables: str) -> None:
-    """Row-level security for tenant tables: one policy, which raises when no tenant is set, and the service's rights."""
+    """Row-level security for tenant tables, and the service's rights on them."""
     for table in tables:
-        op.execute(f"ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY")
-        op.execute(f"ALTER TABLE {schema}.{table} FORCE ROW LEVEL SECURITY")
-        op.execute(
-            f"CREATE POLICY tenant ON {schema}.{table} FOR ALL"
-            " USING (tenant_id = current_setting('app.tenant_id')::uuid)"
-            " WITH CHECK (tenant_id = current_setting('app.tenant_id')::uuid)"
-        )
+        for statement in protection(schema, table):
+            op.execute(statement)
     grant(schema, *tables)
 
 

@@ -41,7 +41,7 @@ def now() -> datetime:
 
 
 class Base(DeclarativeBase):
-    """Base of each service's own Base, which sets `metadata = kit.models.metadata(<service>)`."""
+    """Base of each service's own abstract Base, which sets `metadata = kit.models.metadata(<service>)`."""
 
     __abstract__ = True
 

@@ -1,0 +1,189 @@
+"""Units of work: tenant, commit at the edge, and what is left behind when something goes wrong."""
+
+import asyncio
+import random
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+import asyncpg
+import grpc
+import pytest
+from sqlalchemy import select, text
+
+from kit.errors import NotFound, from_exception, sqlstate
+from tests.kit.toy import Toy
+from tests.stack import refused
+
+EVERYTHING = ("all", "manage")
+
+
+def made(toy: Toy, text: str) -> object:
+    return toy.note(text=text, secret="", author_id=uuid4())
+
+
+class TestWrite:
+    async def test_commits_when_the_block_ends(self, toy: Toy) -> None:
+        tenant = uuid4()
+        async with toy.db.write(tenant) as session:
+            note = made(toy, "kept")
+            session.add(note)
+        assert [r["id"] for r in await toy.rows("SELECT id FROM toy.notes WHERE tenant_id = $1", tenant)] == [note.id]
+
+    async def test_leaves_nothing_when_the_block_raises(self, toy: Toy) -> None:
+        tenant = uuid4()
+        with pytest.raises(ValueError, match="stop"):
+            async with toy.db.write(tenant) as session:
+                session.add(made(toy, "lost"))
+                await session.flush()
+                raise ValueError("stop")
+        assert not await toy.rows("SELECT 1 FROM toy.notes WHERE tenant_id = $1", tenant)
+
+    async def test_refuses_a_row_of_another_tenant(self, toy: Toy) -> None:
+        with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+            async with toy.db.write(uuid4()) as session:
+                note = made(toy, "smuggled")
+                session.add(note)
+                note.tenant_id = uuid4()
+        assert sqlstate(caught.value) == "42501"
+
+    async def test_a_concurrent_change_is_refused_by_its_revision(self, toy: Toy) -> None:
+        tenant = uuid4()
+        async with toy.db.write(tenant) as session:
+            note = made(toy, "first")
+            session.add(note)
+        query = select(toy.note).where(toy.note.tenant_id == tenant, toy.note.id == note.id)
+        with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+            async with toy.db.write(tenant) as one, toy.db.write(tenant) as two:
+                mine = (await one.execute(query)).scalar_one()
+                theirs = (await two.execute(query)).scalar_one()
+                theirs.text = "theirs"
+                await toy.db.commit(two)
+                mine.text = "mine"
+        assert from_exception(caught.value).code is grpc.StatusCode.ABORTED
+
+
+class TestRead:
+    async def test_sees_only_its_tenant_even_without_a_predicate(self, toy: Toy) -> None:
+        mine, theirs = uuid4(), uuid4()
+        for tenant in (mine, theirs):
+            async with toy.db.write(tenant) as session:
+                session.add(made(toy, "one"))
+        async with toy.db.read(mine) as session:
+            rows = (await session.execute(select(toy.note.tenant_id))).scalars().all()
+        assert rows == [mine]
+
+    async def test_cannot_write(self, toy: Toy) -> None:
+        with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+            async with toy.db.read(uuid4()) as session:
+                await session.execute(text("DELETE FROM toy.notes"))
+        assert sqlstate(caught.value) == "25006"
+
+    async def test_without_a_tenant_the_database_refuses(self, toy: Toy) -> None:
+        connection = await asyncpg.connect(toy.settings.database_url)
+        for _ in range(2):
+            with pytest.raises(asyncpg.PostgresError):
+                await connection.fetch("SELECT * FROM toy.notes")
+            # After a transaction that had set it, the setting reads as an empty text: that must fail as well.
+            await connection.execute(f"BEGIN; SET LOCAL app.tenant_id = '{uuid4()}'; COMMIT")
+        await connection.close()
+
+
+class TestPool:
+    async def test_carries_no_tenant_over_when_calls_are_cancelled(self, toy: Toy) -> None:
+        tenants = [uuid4() for _ in range(20)]
+        for tenant in tenants:
+            async with toy.db.write(tenant) as session:
+                session.add(made(toy, tenant.hex[:20]))
+        seed = random.randrange(1 << 30)
+        dice = random.Random(seed)
+
+        async def look(tenant: UUID) -> None:
+            async with toy.db.read(tenant) as session:
+                await session.execute(text("SELECT pg_sleep(0.002)"))
+                found = (await session.execute(select(toy.note.tenant_id))).scalars().all()
+                assert found == [tenant], f"seed {seed}"
+
+        async def look_and_perhaps_give_up(tenant: UUID) -> None:
+            task = asyncio.create_task(look(tenant))
+            if dice.random() < 0.33:
+                await asyncio.sleep(dice.random() * 0.01)
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+        limit = asyncio.Semaphore(4)
+
+        async def limited(tenant: UUID) -> None:
+            async with limit:
+                await look_and_perhaps_give_up(tenant)
+
+        await asyncio.gather(*(limited(dice.choice(tenants)) for _ in range(600)))
+        idle = await toy.rows(
+            "SELECT 1 FROM pg_stat_activity WHERE usename = 'storyloom_toy' AND state LIKE 'idle in transaction%'"
+        )
+        assert not idle, f"seed {seed}"
+
+    async def test_a_cancelled_rpc_leaves_nothing_behind(self, toy: Toy) -> None:
+        stub = toy.stub(toy.grant(uuid4(), EVERYTHING))
+        calls = [asyncio.ensure_future(stub.CreateNote(toy.pb.Note(text="x"))) for _ in range(30)]
+        await asyncio.sleep(0.01)
+        for call in calls[::3]:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await stub.ListNotes(toy.pb.ListNotesRequest())
+        assert toy.db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+class TestRole:
+    async def test_refuses_to_start_as_a_superuser(self, toy: Toy) -> None:
+        from kit.db import Database
+        from kit.telemetry import Telemetry
+
+        db = Database(toy.superuser_url, service="toy", pool_size=1, telemetry=Telemetry(toy.settings))
+        with pytest.raises(RuntimeError, match="row-level security"):
+            await db.check_role()
+        await db.close()
+
+
+class TestIdempotency:
+    async def test_replays_the_answer_and_does_the_work_once(self, toy: Toy) -> None:
+        stub = toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=uuid4().hex)
+        text = uuid4().hex[:20]
+        answers = [await stub.CreateNote(toy.pb.Note(text=text)) for _ in range(3)]
+        assert answers[0] == answers[1] == answers[2]
+        assert len(await toy.rows("SELECT 1 FROM toy.notes WHERE text = $1", text)) == 1
+
+    async def test_concurrent_calls_with_one_key_do_the_work_once(self, toy: Toy) -> None:
+        stub = toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=uuid4().hex)
+        text = uuid4().hex[:20]
+        answers = await asyncio.gather(*(stub.CreateNote(toy.pb.Note(text=text)) for _ in range(4)))
+        assert len({answer.id for answer in answers}) == 1
+        assert len(await toy.rows("SELECT 1 FROM toy.notes WHERE text = $1", text)) == 1
+
+    async def test_refuses_the_key_for_another_request(self, toy: Toy) -> None:
+        stub = toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=uuid4().hex)
+        await stub.CreateNote(toy.pb.Note(text="one"))
+        async with refused("IDEMPOTENCY_KEY_REUSED"):
+            await stub.CreateNote(toy.pb.Note(text="two"))
+
+    async def test_forgets_a_call_that_failed(self, toy: Toy) -> None:
+        stub = toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=uuid4().hex)
+        text = uuid4().hex[:20]
+        toy.failing[text] = NotFound("note")
+        async with refused("RESOURCE_NOT_FOUND"):
+            await stub.CreateNote(toy.pb.Note(text=text))
+        assert not await toy.rows("SELECT 1 FROM toy.notes WHERE text = $1", text)
+        del toy.failing[text]
+        assert (await stub.CreateNote(toy.pb.Note(text=text))).text == text
+
+    async def test_keys_of_two_users_are_unrelated(self, toy: Toy) -> None:
+        key = uuid4().hex
+        one, two = (toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=key) for _ in range(2))
+        first, second = await one.CreateNote(toy.pb.Note(text="a")), await two.CreateNote(toy.pb.Note(text="b"))
+        assert first.id != second.id
+
+    @pytest.mark.parametrize("key", ["x" * 129, "x" * 1000])
+    async def test_refuses_a_key_out_of_form(self, toy: Toy, key: str) -> None:
+        stub = toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=key)
+        async with refused("INVALID_FIELD", field="idempotency-key"):
+            await stub.CreateNote(toy.pb.Note(text="one"))

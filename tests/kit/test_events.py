@@ -1,0 +1,241 @@
+"""The outbox, its relay and the inbox: committed together, delivered in order, in effect once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from kit import outbox
+from kit.db import Database
+from kit.errors import Unavailable
+from kit.inbox import EventInbox
+from kit.outbox import MAX_ATTEMPTS, Relay
+from kit.telemetry import Telemetry
+from storyloom.event.v1.events_pb2 import (
+    DeliverEventsRequest,
+    DeliverEventsResponse,
+    DeliveryResult,
+    DeliveryStatus,
+    Event,
+)
+from tests.kit.toy import Toy
+
+HANDLED, FAILED = DeliveryStatus.DELIVERY_STATUS_HANDLED, DeliveryStatus.DELIVERY_STATUS_FAILED
+
+
+class Consumer:
+    """What a relay delivers to: remembers, and fails as the test says."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+        self.down = False
+        self.poisonous: set[str] = set()
+
+    async def __call__(self, request: DeliverEventsRequest) -> DeliverEventsResponse:
+        if self.down:
+            raise Unavailable("Another service cannot be reached; try again.")
+        await asyncio.sleep(0)
+        self.seen.extend(request.events)
+        return DeliverEventsResponse(
+            results=[
+                DeliveryResult(event_id=one.id, status=FAILED if one.aggregate_id in self.poisonous else HANDLED)
+                for one in request.events
+            ]
+        )
+
+
+@pytest.fixture
+async def db(toy: Toy) -> AsyncIterator[Database]:
+    """A database whose notes are published to `learning`; its outbox is empty of those."""
+    made = Database(
+        toy.settings.database_url,
+        service="toy",
+        pool_size=4,
+        telemetry=Telemetry(toy.settings),
+        publishes={toy.pb.Note: ("learning",)},
+    )
+    yield made
+    await made.close()
+    await toy.rows("DELETE FROM toy.outbox WHERE consumer = 'learning'")
+
+
+@pytest.fixture
+def consumer() -> Consumer:
+    return Consumer()
+
+
+@pytest.fixture
+def relay(db: Database, consumer: Consumer, toy: Toy) -> Relay:
+    return Relay(db, {"learning": consumer}, Telemetry(toy.settings))
+
+
+async def publish(db: Database, toy: Toy, aggregate: UUID, *texts: str) -> None:
+    async with db.write(toy.tenant) as session:
+        for text in texts:
+            outbox.publish(session, "note", aggregate, toy.pb.Note(text=text))
+
+
+async def due_now(toy: Toy) -> None:
+    await toy.rows("UPDATE toy.outbox SET due_at = now() WHERE consumer = 'learning'")
+
+
+async def waiting(toy: Toy) -> int:
+    return int((await toy.rows("SELECT count(*) FROM toy.outbox WHERE consumer = 'learning'"))[0][0])
+
+
+def texts(toy: Toy, events: list[Event]) -> list[str]:
+    return [toy.pb.Note.FromString(one.payload.value).text for one in events]
+
+
+class TestPublish:
+    async def test_an_event_of_a_transaction_that_failed_is_never_sent(
+        self, db: Database, toy: Toy, relay: Relay
+    ) -> None:
+        with pytest.raises(ValueError, match="stop"):
+            async with db.write(toy.tenant) as session:
+                outbox.publish(session, "note", uuid4(), toy.pb.Note(text="never"))
+                raise ValueError("stop")
+        assert await relay.deliver("learning") == 0
+
+    async def test_refuses_a_type_that_was_not_declared(self, db: Database, toy: Toy) -> None:
+        with pytest.raises(KeyError):
+            async with db.write(toy.tenant) as session:
+                outbox.publish(session, "note", uuid4(), toy.pb.ListNotesRequest())
+
+
+class TestRelay:
+    async def test_delivers_in_the_order_of_commits(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        aggregate = uuid4()
+        for n in range(5):
+            await publish(db, toy, aggregate, f"{n}a", f"{n}b")
+        while await relay.deliver("learning"):
+            pass
+        assert texts(toy, consumer.seen) == [f"{n}{x}" for n in range(5) for x in "ab"]
+        assert await waiting(toy) == 0
+
+    async def test_keeps_everything_while_the_consumer_is_down(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        consumer.down = True
+        await publish(db, toy, uuid4(), "kept")
+        for _ in range(MAX_ATTEMPTS + 2):
+            assert await relay.deliver("learning") == 0
+            await due_now(toy)
+        consumer.down = False
+        assert await relay.deliver("learning") == 1
+        assert texts(toy, consumer.seen) == ["kept"]
+
+    async def test_two_relays_at_once_keep_the_order_of_each_aggregate(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        aggregates = [uuid4() for _ in range(5)]
+        for n in range(10):
+            for aggregate in aggregates:
+                await publish(db, toy, aggregate, str(n))
+        other = Relay(db, {"learning": consumer}, Telemetry(toy.settings))
+        while await waiting(toy):
+            await asyncio.gather(relay.deliver("learning"), other.deliver("learning"))
+        for aggregate in aggregates:
+            mine = [one for one in consumer.seen if one.aggregate_id == str(aggregate)]
+            assert texts(toy, mine) == [str(n) for n in range(10)]
+
+    async def test_parks_a_poisonous_event_and_its_aggregate_only(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        bad, good = uuid4(), uuid4()
+        consumer.poisonous.add(str(bad))
+        await publish(db, toy, bad, "poison")
+        for _ in range(MAX_ATTEMPTS):
+            await relay.deliver("learning")
+            await due_now(toy)
+        await publish(db, toy, bad, "behind the poison")
+        await publish(db, toy, good, "unharmed")
+        assert await relay.deliver("learning") == 1
+        assert texts(toy, consumer.seen[-1:]) == ["unharmed"]
+        parked = await toy.rows("SELECT 1 FROM toy.outbox WHERE consumer = 'learning' AND parked_at IS NOT NULL")
+        assert (len(parked), await waiting(toy)) == (1, 2)
+
+    async def test_backs_off_from_an_event_that_failed(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        aggregate = uuid4()
+        consumer.poisonous.add(str(aggregate))
+        await publish(db, toy, aggregate, "not yet")
+        await relay.deliver("learning")
+        consumer.poisonous.clear()
+        assert await relay.deliver("learning") == 0
+        await due_now(toy)
+        assert await relay.deliver("learning") == 1
+
+    async def test_wakes_at_the_commit(self, db: Database, toy: Toy, relay: Relay, consumer: Consumer) -> None:
+        relay.start()
+        await asyncio.sleep(0.1)
+        await publish(db, toy, uuid4(), "soon")
+        async with asyncio.timeout(0.5):
+            while not consumer.seen:
+                await asyncio.sleep(0.01)
+        await relay.stop()
+
+
+def event(toy: Toy, text: str, *, aggregate: UUID | None = None, id: UUID | None = None) -> Event:  # noqa: A002
+    made = Event(
+        id=str(id or uuid4()),
+        tenant_id=str(toy.tenant),
+        aggregate_type="note",
+        aggregate_id=str(aggregate or uuid4()),
+    )
+    made.payload.Pack(toy.pb.Note(text=text))
+    return made
+
+
+class TestInbox:
+    @pytest.fixture
+    def inbox(self, db: Database, toy: Toy) -> EventInbox:
+        async def on_note(session: Any, event: Event, payload: Any) -> None:
+            if payload.text.startswith("poison"):
+                raise ValueError("poison")
+            session.add(toy.note(text=payload.text, secret="", author_id=UUID(event.aggregate_id)))
+
+        return EventInbox(db, {toy.pb.Note: on_note})
+
+    async def deliver(self, inbox: EventInbox, *events: Event) -> list[Any]:
+        response = await inbox.DeliverEvents(DeliverEventsRequest(events=events), None)
+        return [result.status for result in response.results]
+
+    async def count(self, toy: Toy, text: str) -> int:
+        return len(await toy.rows("SELECT 1 FROM toy.notes WHERE text = $1", text))
+
+    async def test_takes_effect_once_however_often_delivered(self, inbox: EventInbox, toy: Toy) -> None:
+        text = uuid4().hex[:20]
+        one = event(toy, text)
+        assert await self.deliver(inbox, one, one) == [HANDLED, HANDLED]
+        assert await self.deliver(inbox, one) == [HANDLED]
+        await asyncio.gather(*(self.deliver(inbox, one) for _ in range(3)))
+        assert await self.count(toy, text) == 1
+
+    async def test_a_poisonous_event_spoils_only_its_aggregate(self, inbox: EventInbox, toy: Toy) -> None:
+        bad, text = uuid4(), uuid4().hex[:18]
+        statuses = await self.deliver(
+            inbox,
+            event(toy, text + "a", aggregate=bad),
+            event(toy, "poison", aggregate=bad),
+            event(toy, text + "b", aggregate=bad),
+            event(toy, text + "c"),
+        )
+        assert statuses == [HANDLED, FAILED, FAILED, HANDLED]
+        assert [await self.count(toy, text + x) for x in "abc"] == [1, 0, 1]
+
+    async def test_an_event_that_failed_takes_effect_when_delivered_again(self, inbox: EventInbox, toy: Toy) -> None:
+        text, id = uuid4().hex[:20], uuid4()  # noqa: A001
+        assert await self.deliver(inbox, event(toy, "poison", id=id)) == [FAILED]
+        assert await self.deliver(inbox, event(toy, text, id=id)) == [HANDLED]
+        assert await self.count(toy, text) == 1
+
+    async def test_acknowledges_what_it_has_no_interest_in(self, inbox: EventInbox, toy: Toy) -> None:
+        foreign = event(toy, "x")
+        foreign.payload.Pack(toy.pb.ListNotesRequest())
+        assert await self.deliver(inbox, foreign) == [HANDLED]
