@@ -5,12 +5,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor
 from sqlalchemy import inspect
-from storyloom.event.v1.changes_pb2 import ChangeRecorded
 
 from kit import outbox
 from kit.call import Call, current_call
@@ -19,6 +18,7 @@ from kit.ids import NIL
 from kit.models import Resource
 from kit.options import is_sensitive
 from kit.telemetry import current_trace_id
+from storyloom.event.v1.changes_pb2 import ChangeRecorded
 
 REDACTED = "[redacted]"
 # What changes with every change says nothing.
@@ -89,11 +89,11 @@ def _add_caller(change: ChangeRecorded, call: Call) -> None:
 
 
 def _changed(entity: Resource, only: frozenset[str] | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    state = inspect(entity)
+    state, model = inspect(entity), cast("Any", type(entity))
     fresh = state.transient or state.pending
     old: dict[str, Any] = {}
     new: dict[str, Any] = {}
-    for name, is_secret in _told(type(entity)).items():
+    for name, is_secret in _told(model).items():
         if only is not None and name not in only:
             continue
         history = state.attrs[name].history
@@ -102,7 +102,7 @@ def _changed(entity: Resource, only: frozenset[str] | None) -> tuple[dict[str, A
         if history.deleted and not fresh:
             old[name] = REDACTED if is_secret else history.deleted[0]
     if state.deleted or entity in _deleted_in(state):
-        return {name: getattr(entity, name) for name, secret in _told(type(entity)).items() if not secret}, None
+        return {name: getattr(entity, name) for name, secret in _told(model).items() if not secret}, None
     return (None if fresh else old), new
 
 

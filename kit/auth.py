@@ -11,11 +11,11 @@ from uuid import UUID
 from joserfc import jws, jwt
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet, OKPKey
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 from kit.access.snapshots import Snapshot
 from kit.call import current_call
 from kit.errors import Unauthenticated, Unavailable
+from storyloom.type.v1.errors_pb2 import ErrorReason
 
 SERVICE_ALGORITHM = "Ed25519"
 # Envoy knows the algorithm by its older name only, which RFC 9864 deprecates for not naming the curve.

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pool
 from kit.auth import ServiceCredential
 from kit.call import Call, current_call
 from kit.errors import DeadlineExceeded, from_rpc_error
-from kit.options import requires
+from kit.options import is_read, requires
 from kit.settings import Settings
 from kit.telemetry import Telemetry
 
@@ -25,27 +25,14 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.keepalive_time_ms", 30_000),
-    (
-        "grpc.service_config",
-        json.dumps(
-            {
-                "methodConfig": [
-                    {
-                        "name": [{}],
-                        "retryPolicy": {
-                            "maxAttempts": 3,
-                            "initialBackoff": "0.05s",
-                            "maxBackoff": "0.5s",
-                            "backoffMultiplier": 2,
-                            "retryableStatusCodes": ["UNAVAILABLE"],
-                        },
-                    }
-                ],
-                "retryThrottling": {"maxTokens": 50, "tokenRatio": 0.1},
-            }
-        ),
-    ),
 )
+RETRIES = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
 
 
 class Clients:
@@ -54,7 +41,7 @@ class Clients:
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._settings, self._telemetry = settings, telemetry
         self._credential = ServiceCredential(settings.service, settings.service_credential)
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, _Channel] = {}
 
     def stub(self, kind: Callable[[Any], Stub], service: str) -> Stub:
         """A generated stub of the service. Its calls raise the exceptions of `kit.errors`.
@@ -62,9 +49,8 @@ class Clients:
         Internal RPCs are called with this service's credential; all others in the name of the user being served.
         """
         if service not in self._channels:
-            address = self._settings.address_of(service)
-            self._channels[service] = grpc.aio.insecure_channel(address, options=OPTIONS)
-        return kind(_Channel(self._channels[service], self, service))
+            self._channels[service] = _Channel(self, service, self._settings.address_of(service))
+        return kind(self._channels[service])
 
     async def invoke(self, service: str, path: str, call: Any, request: Any, timeout: float | None) -> Any:
         """One unary call through the channel's own callable."""
@@ -98,28 +84,51 @@ class Clients:
 
 
 class _Channel:
-    """What a generated stub takes for a channel; its callables go through `Clients`."""
+    """What a generated stub takes for a channel; its callables go through `Clients`.
 
-    def __init__(self, channel: grpc.aio.Channel, clients: Clients, service: str) -> None:
-        self._channel, self._clients, self._service = channel, clients, service
+    The connection is made at the first call, when it is known which RPCs there are and which may be sent again.
+    """
+
+    def __init__(self, clients: Clients, service: str, address: str) -> None:
+        self._clients, self._service, self._address = clients, service, address
+        self._repeatable: list[dict[str, str]] = []
+        self._opened: grpc.aio.Channel | None = None
 
     def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
-        call = self._channel.unary_unary(path, *args, **kwargs)
+        # An inbox forgets what it has seen before, so a delivery may be repeated like a read.
+        if is_read(path) or path.endswith("/DeliverEvents"):
+            grpc_service, _, method = path.lstrip("/").partition("/")
+            self._repeatable.append({"service": grpc_service, "method": method})
 
         async def invoke(request: Any, *, timeout: float | None = None) -> Any:
+            call = self._callable("unary_unary", path, *args, **kwargs)
             return await self._clients.invoke(self._service, path, call, request, timeout)
 
         return invoke
 
     def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Callable[[Any], AsyncIterator[Any]]:
-        call = self._channel.unary_stream(path, *args, **kwargs)
-        return lambda request: self._clients.stream(path, call, request)
+        return lambda request: self._clients.stream(
+            path, self._callable("unary_stream", path, *args, **kwargs), request
+        )
 
-    def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_unary(path, *args, **kwargs)
+    def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """No service streams requests to another one."""
 
-    def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_stream(path, *args, **kwargs)
+    stream_stream = stream_unary
+
+    def _callable(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+        if self._opened is None:
+            config = {
+                "methodConfig": [{"name": self._repeatable, "retryPolicy": RETRIES}] if self._repeatable else [],
+                "retryThrottling": {"maxTokens": 50, "tokenRatio": 0.1},
+            }
+            options = (*OPTIONS, ("grpc.service_config", json.dumps(config)))
+            self._opened = grpc.aio.insecure_channel(self._address, options=options)
+        return getattr(self._opened, kind)(*args, **kwargs)
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
 
 
 def _budget(wanted: float | None) -> float:

@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
+
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 DOMAIN = "storyloom"

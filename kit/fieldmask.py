@@ -5,9 +5,9 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 from kit.errors import InvalidArgument
+from storyloom.type.v1.errors_pb2 import ErrorReason
 
 
 def changes(message: Message, mask: FieldMask, writable: Collection[str]) -> dict[str, Any]:

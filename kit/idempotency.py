@@ -6,10 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from storyloom.type.v1.errors_pb2 import ErrorReason
-
 from kit.call import current_call
 from kit.errors import InvalidArgument
+from storyloom.type.v1.errors_pb2 import ErrorReason
 
 if TYPE_CHECKING:
     from kit.db import Database, WriteSession

@@ -7,6 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from google.protobuf.message import Message
+
+from kit.db import Database, WriteSession
+from kit.outbox import TYPE_URL
 from storyloom.event.v1 import events_pb2
 from storyloom.event.v1.events_pb2 import (
     DeliverEventsRequest,
@@ -15,9 +18,6 @@ from storyloom.event.v1.events_pb2 import (
     DeliveryStatus,
     Event,
 )
-
-from kit.db import Database, WriteSession
-from kit.outbox import TYPE_URL
 
 log = logging.getLogger(__name__)
 

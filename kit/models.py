@@ -21,10 +21,10 @@ from sqlalchemy import (
 )
 from sqlalchemy import Column as SqlColumn
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 from kit.errors import Aborted
 from kit.ids import new_id
+from storyloom.type.v1.errors_pb2 import ErrorReason
 
 NAMING = {
     "pk": "pk_%(table_name)s",

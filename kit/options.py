@@ -7,6 +7,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from storyloom.type.v1 import options_pb2
 
 # The generated types do not know that these are extensions.
+READS = ("Get", "List", "BatchGet", "Check", "Search", "Watch")
 _REQUIRES: Any = options_pb2.requires
 _SENSITIVE: Any = options_pb2.sensitive
 
@@ -20,3 +21,8 @@ def requires(method: MethodDescriptor) -> options_pb2.Requires:
 def is_sensitive(field: FieldDescriptor) -> bool:
     """Whether the field's values are personal or secret."""
     return bool(field.GetOptions().Extensions[_SENSITIVE])
+
+
+def is_read(path: str) -> bool:
+    """Whether the RPC of this path changes nothing, as its verb says: it may be sent again."""
+    return path.rsplit("/", 1)[1].startswith(READS)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from google.protobuf.message import Message
-from storyloom.event.v1.changes_pb2 import ChangeRecorded
-from storyloom.event.v1.events_pb2 import DeliverEventsRequest, DeliverEventsResponse, DeliveryStatus, Event
 
 from kit.errors import StoryloomError
 from kit.ids import new_id
 from kit.telemetry import Telemetry, current_traceparent
+from storyloom.event.v1.changes_pb2 import ChangeRecorded
+from storyloom.event.v1.events_pb2 import DeliverEventsRequest, DeliverEventsResponse, DeliveryStatus, Event
 
 if TYPE_CHECKING:
     from kit.db import Database, WriteSession

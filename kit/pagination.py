@@ -13,10 +13,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import Message
 from sqlalchemy import Select, tuple_
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 from kit.call import Call, current_call
 from kit.errors import InvalidArgument
+from storyloom.type.v1.errors_pb2 import ErrorReason
 
 DEFAULT_SIZE = 20
 LARGEST_SIZE = 100

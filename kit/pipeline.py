@@ -13,8 +13,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
-from storyloom.type.v1.errors_pb2 import ErrorReason
-from storyloom.type.v1.options_pb2 import Requires
 
 from kit import audit
 from kit.access import Access, SnapshotCache, denied
@@ -35,16 +33,17 @@ from kit.errors import (
 from kit.idempotency import Key, Replay
 from kit.ids import SYSTEM_TENANT
 from kit.limiter import Limiter
-from kit.options import requires
+from kit.options import is_read, requires
 from kit.pagination import Sealer
 from kit.telemetry import Telemetry, clock
+from storyloom.type.v1.errors_pb2 import ErrorReason
+from storyloom.type.v1.options_pb2 import Requires
 
 log = logging.getLogger(__name__)
 
 LEAST_REMAINING_SECONDS = 0.1
 CONFLICT_RETRIES = 2
 LONGEST_REQUEST_ID = 64
-READS = ("Get", "List", "BatchGet", "Check", "Search", "Watch")
 
 Handler = Callable[[Any, Call, Any], Awaitable[Any]]
 
@@ -83,7 +82,7 @@ class Method:
 
     @property
     def mutates(self) -> bool:
-        return not self.path.rsplit("/", 1)[1].startswith(READS)
+        return not is_read(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,9 +323,10 @@ def new_call(rpc: str, context: Any, access: Access, sealer: Sealer) -> Call:
     request_id = metadata.get("x-request-id", "")
     if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not request_id.isprintable():
         request_id = str(uuid4())
-    forwarded = metadata.get("x-forwarded-for", "").rsplit(",", 1)[-1].strip()
+    # The gateway sets this one itself; `x-forwarded-for` may begin with whatever the client wrote.
+    address = metadata.get("x-envoy-external-address", "")
     return Call(
-        rpc=rpc, request_id=request_id, access=access, sealer=sealer, metadata=metadata, client_address=forwarded
+        rpc=rpc, request_id=request_id, access=access, sealer=sealer, metadata=metadata, client_address=address
     )
 
 

@@ -12,7 +12,6 @@ import uvloop
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from storyloom.event.v1.events_pb2_grpc import EventInboxServiceStub
 
 from kit.access import Access, Rule, SnapshotCache
 from kit.auth import ServiceVerifier, TokenVerifier
@@ -26,6 +25,7 @@ from kit.pipeline import Method, Pipeline, grpc_handler, new_call
 from kit.settings import Settings, SettingsError
 from kit.telemetry import Telemetry, log_as_json
 from kit.trust import Trust, remote_trust
+from storyloom.event.v1.events_pb2_grpc import EventInboxServiceStub
 
 log = logging.getLogger(__name__)
 

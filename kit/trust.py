@@ -7,14 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from google.protobuf.json_format import MessageToDict
-from storyloom.identity.v1 import access_pb2, sessions_pb2
-from storyloom.identity.v1.access_pb2_grpc import AccessServiceStub
-from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 
 from kit.access.snapshots import Change, Changes, Snapshot, Source
 from kit.auth import KeySource
 from kit.clients import Clients
 from kit.errors import NotFound, Unauthenticated
+from storyloom.identity.v1 import access_pb2, sessions_pb2
+from storyloom.identity.v1.access_pb2_grpc import AccessServiceStub
+from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, not_, or_, true
+from sqlalchemy import ColumnElement, Null, and_, false, func, not_, null, or_, true
 
 from kit.access.conditions import (
     All,
@@ -34,8 +34,9 @@ def compile_condition(condition: Condition, resource: str, model: Any, attribute
 
 
 def _column(path: str, resource: str, model: Any) -> Any:
+    """The column a path names; None for a path of the caller. A field the model has not is always missing: NULL."""
     name = path.removeprefix(f"{resource}.")
-    return getattr(model, name) if name != path else None
+    return getattr(model, name, null()) if name != path else None
 
 
 def _compare(condition: Compare, resource: str, model: Any, attributes: Attributes) -> ColumnElement[bool]:
@@ -48,7 +49,7 @@ def _compare(condition: Compare, resource: str, model: Any, attributes: Attribut
         left = attributes(condition.field)
     if right is None:
         right = attributes(ref) if ref else condition.value
-    if left is None or right is None:
+    if left is None or right is None or isinstance(left, Null) or isinstance(right, Null):
         return false()
     return func.coalesce(_operate(left, condition.operator, right), false())
 

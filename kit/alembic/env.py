@@ -13,8 +13,16 @@ SERVICE: str = context.config.attributes["service"]
 URL: str = context.config.attributes["url"]
 
 
-def include(name: str | None, kind: str, parents: Any) -> bool:
-    return kind != "schema" or name == SERVICE
+def including(connection: Connection) -> Any:
+    """What is compared with the models: this service's schema, without the partitions that its tables consist of."""
+    query = text("SELECT relname FROM pg_class WHERE relispartition AND relnamespace = to_regnamespace(:schema)")
+    partitions = frozenset(connection.scalars(query, {"schema": SERVICE}))
+    connection.commit()
+
+    def include(name: str | None, kind: str, parents: Any) -> bool:
+        return name == SERVICE if kind == "schema" else name not in partitions
+
+    return include
 
 
 def migrate(connection: Connection) -> None:
@@ -26,7 +34,7 @@ def migrate(connection: Connection) -> None:
         target_metadata=metadata_of(SERVICE),
         version_table_schema=SERVICE,
         include_schemas=True,
-        include_name=include,
+        include_name=including(connection),
         compare_server_default=True,
         transaction_per_migration=True,
     )

@@ -39,7 +39,7 @@ class TestWrite:
         assert not await toy.rows("SELECT 1 FROM toy.notes WHERE tenant_id = $1", tenant)
 
     async def test_refuses_a_row_of_another_tenant(self, toy: Toy) -> None:
-        with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+        with pytest.raises(Exception) as caught:
             async with toy.db.write(uuid4()) as session:
                 note = made(toy, "smuggled")
                 session.add(note)
@@ -52,7 +52,7 @@ class TestWrite:
             note = made(toy, "first")
             session.add(note)
         query = select(toy.note).where(toy.note.tenant_id == tenant, toy.note.id == note.id)
-        with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+        with pytest.raises(Exception) as caught:
             async with toy.db.write(tenant) as one, toy.db.write(tenant) as two:
                 mine = (await one.execute(query)).scalar_one()
                 theirs = (await two.execute(query)).scalar_one()
@@ -73,7 +73,7 @@ class TestRead:
         assert rows == [mine]
 
     async def test_cannot_write(self, toy: Toy) -> None:
-        with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+        with pytest.raises(Exception) as caught:
             async with toy.db.read(uuid4()) as session:
                 await session.execute(text("DELETE FROM toy.notes"))
         assert sqlstate(caught.value) == "25006"

@@ -1,0 +1,1 @@
+"""How Storyloom is run: the local runner, the demo school, the tour."""

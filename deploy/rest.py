@@ -1,0 +1,57 @@
+"""A client of the gateway's JSON API, as a phone would be one."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+
+class RestError(Exception):
+    """An answer that is not a success; `status` is the HTTP status, `body` the google.rpc.Status as JSON."""
+
+    def __init__(self, method: str, path: str, status: int, body: Any) -> None:
+        super().__init__(f"{method} {path} → {status}: {body.get('message') if isinstance(body, dict) else body}")
+        self.status, self.body = status, body
+
+    @property
+    def reason(self) -> str:
+        """The ErrorReason, or '' when the answer names none."""
+        details = self.body.get("details", []) if isinstance(self.body, dict) else []
+        return next((detail["reason"] for detail in details if "reason" in detail), "")
+
+
+@dataclass
+class Rest:
+    """Calls in one person's name, or in nobody's before the sign-in. Remembers the trace of the last call."""
+
+    url: str
+    token: str = ""
+    user: dict[str, Any] = field(default_factory=dict)
+    trace_id: str = ""
+
+    def __post_init__(self) -> None:
+        self._http = httpx.Client(base_url=self.url, timeout=30)
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """The JSON answer; `RestError` for every status but 200."""
+        headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
+        response = self._http.request(method, path, json=body, params=query or None, headers=headers)
+        self.trace_id = response.headers.get("x-trace-id", "")
+        answer = response.json() if response.headers.get("content-type", "").startswith("application/json") else {}
+        if response.status_code != httpx.codes.OK:
+            raise RestError(method, path, response.status_code, answer or response.text)
+        return answer
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.call("GET", path, **query)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self.call("POST", path, body if body is not None else {})
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self.call("PATCH", path, body)
+
+    def sign_in(self, tenant: str, email: str, password: str) -> "Rest":
+        """A client of this person."""
+        session = self.post("/v1/sessions", {"tenant": tenant, "email": email, "password": password})
+        return Rest(self.url, session["accessToken"], session["user"])

@@ -1,0 +1,347 @@
+"""The configuration lets through what the protos declare and nothing else; the real binary accepts and runs it."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
+
+from gateway.descriptors import Api, Rpc
+from gateway.envoy import PAGE, write
+from gateway.routes import content_security_policy
+from gateway.settings import Settings
+
+ENVOY = Path(sys.executable).parent / "envoy"
+REQUIRES = 50101
+
+
+def connection_manager(configuration: dict[str, Any]) -> dict[str, Any]:
+    listener = configuration["static_resources"]["listeners"][0]
+    manager: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return manager
+
+
+def http_filter(configuration: dict[str, Any], name: str) -> dict[str, Any]:
+    filters = connection_manager(configuration)["http_filters"]
+    found: dict[str, Any] = next(one for one in filters if one["name"] == f"envoy.filters.http.{name}")["typed_config"]
+    return found
+
+
+def matches(rule: dict[str, Any], text: str | None) -> bool:
+    if text is None and not rule.get("treat_missing_header_as_empty"):
+        return False
+    (how, wanted), text = next(iter(rule["string_match"].items())), text or ""
+    found = {
+        "safe_regex": lambda: re.fullmatch(wanted["regex"], text) is not None,
+        "prefix": lambda: text.startswith(wanted),
+        "contains": lambda: wanted in text,
+    }[how]()
+    return found is not rule.get("invert_match", False)
+
+
+def route(configuration: dict[str, Any], path: str, **headers: str) -> dict[str, Any]:
+    """The first route that Envoy would choose; header names with underscores for dashes."""
+    sent = {":method": "POST"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    for one in connection_manager(configuration)["route_config"]["virtual_hosts"][0]["routes"]:
+        match = one["match"]
+        on_path = (
+            match.get("path") == path
+            or ("prefix" in match and path.startswith(match["prefix"]))
+            or ("safe_regex" in match and re.fullmatch(match["safe_regex"]["regex"], path) is not None)
+        )
+        if on_path and all(matches(rule, sent.get(rule["name"])) for rule in match.get("headers", [])):
+            found: dict[str, Any] = one
+            return found
+    raise AssertionError(f"no route matches {path}")
+
+
+def grpc_route(configuration: dict[str, Any], rpc: Rpc) -> dict[str, Any]:
+    return route(configuration, rpc.path, content_type="application/grpc")
+
+
+def validate(configuration: Path) -> str:
+    checked = subprocess.run(
+        [ENVOY, "--mode", "validate", "-c", configuration], capture_output=True, text=True, check=False
+    )
+    return checked.stdout + checked.stderr if checked.returncode else ""
+
+
+class TestRealBinary:
+    def test_accepts_the_defaults(self, api: Api, tmp_path: Path) -> None:
+        assert validate(write(api, Settings.read({}), tmp_path)) == ""
+
+    def test_accepts_host_names_several_endpoints_a_collector_and_no_access_log(self, api: Api, tmp_path: Path) -> None:
+        settings = Settings.read(
+            {
+                "CONTENT_ADDRESS": "content-0.content:7102,content-1.content:7102",
+                "IDENTITY_ADDRESS": "127.0.0.1:7101,127.0.0.1:7111",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+                "TRACE_SAMPLE_PERCENT": "0.5",
+                "ACCESS_LOG": "",
+                "GATEWAY_ADDRESS": "0.0.0.0:8080",
+                "CORS_ORIGINS": r"https://app\.example,http://localhost:[0-9]+",
+            }
+        )
+        assert validate(write(api, settings, tmp_path)) == ""
+
+
+class TestTokenRules:
+    def test_exempt_every_public_rpc_and_only_those(self, api: Api, configuration: dict[str, Any]) -> None:
+        rules = http_filter(configuration, "jwt_authn")["rules"]
+        exempt = {rule["match"]["path"] for rule in rules if "requires" not in rule}
+        assert exempt == {rpc.path for rpc in api.exposed if rpc.access.kind == "public"}
+        assert exempt
+
+    def test_end_with_one_that_matches_everything(self, configuration: dict[str, Any]) -> None:
+        last = http_filter(configuration, "jwt_authn")["rules"][-1]
+        assert last == {"match": {"prefix": "/"}, "requires": {"provider_name": "storyloom"}}
+
+    def test_are_off_only_where_nothing_is_forwarded(self, configuration: dict[str, Any]) -> None:
+        routes = connection_manager(configuration)["route_config"]["virtual_hosts"][0]["routes"]
+        off = [one for one in routes if "envoy.filters.http.jwt_authn" in one.get("typed_per_filter_config", {})]
+        assert {one["match"].get("path") for one in off} == {"/docs", "/openapi.json"}
+        assert all("direct_response" in one for one in off)
+
+    def test_demand_issuer_audience_and_expiry_from_the_header_alone(self, configuration: dict[str, Any]) -> None:
+        provider = http_filter(configuration, "jwt_authn")["providers"]["storyloom"]
+        assert (provider["issuer"], provider["audiences"]) == ("https://storyloom.example", ["storyloom"])
+        assert provider["require_expiration"] is True
+        assert [one["name"] for one in provider["from_headers"]] == ["authorization"]
+
+    def test_set_only_headers_that_are_taken_from_clients_first(self, configuration: dict[str, Any]) -> None:
+        provider = http_filter(configuration, "jwt_authn")["providers"]["storyloom"]
+        (early,) = connection_manager(configuration)["early_header_mutation_extensions"]
+        removed = {change.get("remove") for change in early["typed_config"]["mutations"]}
+        assert {claim["header_name"] for claim in provider["claim_to_headers"]} == {"x-tenant-id", "x-user-id"}
+        assert {"x-tenant-id", "x-user-id", "traceparent", "x-envoy-original-path"} <= removed
+        assert "x-act-in-tenant" not in removed
+
+
+class TestRoutes:
+    def test_no_internal_rpc_is_reachable(self, api: Api, configuration: dict[str, Any]) -> None:
+        internal = [rpc for service in api.services for rpc in service.rpcs if not rpc.exposed]
+        assert any(rpc.name == "DeliverEvents" for rpc in internal)
+        for rpc in internal:
+            assert grpc_route(configuration, rpc)["direct_response"]["status"] == 404, rpc.path
+            assert not rpc.rules, rpc.path
+
+    def test_every_other_rpc_goes_to_the_service_that_owns_it(self, api: Api, configuration: dict[str, Any]) -> None:
+        for rpc in api.exposed:
+            assert grpc_route(configuration, rpc)["route"]["cluster"] == rpc.service.split(".")[1], rpc.path
+
+    @pytest.mark.parametrize(
+        "path", ["/", "/made.up.Service/Get", "/grpc.health.v1.Health/Check", "/storyloom.content.v1.StoryService/Nope"]
+    )
+    def test_names_that_no_proto_has_are_refused(self, configuration: dict[str, Any], path: str) -> None:
+        found = route(configuration, path, content_type="application/grpc-web+proto")
+        assert found["direct_response"]["status"] == 404
+
+    def test_streams_have_no_overall_timeout(self, api: Api, configuration: dict[str, Any]) -> None:
+        for rpc in (rpc for rpc in api.exposed if rpc.streaming):
+            target = grpc_route(configuration, rpc)["route"]
+            assert (target["timeout"], target["idle_timeout"]) == ("0s", "300s"), rpc.path
+
+    def test_an_rpc_that_becomes_a_stream_loses_its_timeout(self, descriptor_set: bytes, tmp_path: Path) -> None:
+        files = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set)
+        for method in (method for file in files.file for service in file.service for method in service.method):
+            method.server_streaming = method.name.startswith("List")
+            method.client_streaming = method.name.startswith("Create")
+        api = Api(files.SerializeToString())
+        made = write(api, Settings.read({}), tmp_path)
+        assert validate(made) == ""
+        configuration = yaml.safe_load(made.read_text())
+        for rpc in api.exposed:
+            found = grpc_route(configuration, rpc)
+            assert (found["route"]["timeout"] == "0s") == rpc.name.startswith(("List", "Create")), rpc.path
+            unlimited = "envoy.filters.http.body_size_limit" in found.get("typed_per_filter_config", {})
+            assert unlimited == rpc.name.startswith("Create"), rpc.path
+        assert connection_manager(configuration)["request_timeout"] == "3600s"
+
+    def test_every_unary_rpc_gets_a_deadline(self, api: Api, configuration: dict[str, Any]) -> None:
+        for rpc in api.exposed:
+            if not rpc.streaming:
+                found = grpc_route(configuration, rpc)
+                assert found["route"]["timeout"] == "10s", rpc.path
+                assert found["request_headers_to_add"][0]["header"] == {"key": "grpc-timeout", "value": "10S"}
+
+    def test_only_reads_are_repeated_after_they_may_have_run(self, api: Api, configuration: dict[str, Any]) -> None:
+        host = connection_manager(configuration)["route_config"]["virtual_hosts"][0]
+        assert "unavailable" not in host["retry_policy"]["retry_on"]
+        for rpc in api.exposed:
+            policy = grpc_route(configuration, rpc)["route"].get("retry_policy", host["retry_policy"])
+            assert ("unavailable" in policy["retry_on"].split(",")) == (rpc.read and not rpc.streaming), rpc.path
+
+    @pytest.mark.parametrize(
+        ("header", "value"), [("grpc_timeout", "banana"), ("grpc_timeout", "123456789S"), ("grpc_encoding", "zip")]
+    )
+    def test_metadata_that_grpc_cannot_parse_never_reaches_a_service(
+        self, api: Api, configuration: dict[str, Any], header: str, value: str
+    ) -> None:
+        found = route(configuration, api.exposed[0].path, content_type="application/grpc", **{header: value})
+        assert found["direct_response"]["status"] == 400
+
+    def test_the_transcoder_knows_no_service_without_http_rules(self, api: Api, configuration: dict[str, Any]) -> None:
+        known = http_filter(configuration, "grpc_json_transcoder")["services"]
+        assert set(known) == {rpc.service for rpc in api.exposed if rpc.rules}
+
+    def test_every_preflight_finds_a_real_route(self, configuration: dict[str, Any]) -> None:
+        assert route(configuration, "/v1/anything")["route"] == {"cluster": "blackhole"}
+
+
+class TestDeclarations:
+    """A mistake in a proto stops the gateway from being made instead of opening it."""
+
+    def changed(self, descriptor_set: bytes, name: str, change: str) -> Api:
+        files = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set)
+        for file in files.file:
+            for service in file.service:
+                for method in service.method:
+                    if method.name == name:
+                        if change == "rule":
+                            method.options.Extensions[annotations_pb2.http].get = "/v1/inbox"
+                        else:
+                            method.options.Clear()
+        return Api(files.SerializeToString())
+
+    def test_an_internal_rpc_with_an_http_rule_is_refused(self, descriptor_set: bytes) -> None:
+        with pytest.raises(ValueError, match="DeliverEvents is internal"):
+            _ = self.changed(descriptor_set, "DeliverEvents", "rule").services
+
+    def test_an_rpc_that_does_not_say_who_may_call_it_is_refused(self, descriptor_set: bytes) -> None:
+        with pytest.raises(ValueError, match="DeliverEvents does not say who may call it"):
+            _ = self.changed(descriptor_set, "DeliverEvents", "access").services
+
+
+class TestSettings:
+    def test_the_limits_come_from_the_environment(self, api: Api, tmp_path: Path) -> None:
+        settings = Settings.read({"RATE_LIMIT_PER_TENANT": "7", "SIGN_IN_LIMIT_PER_ADDRESS": "3"})
+        made = write(api, settings, tmp_path).read_text()
+        assert "max_tokens: 7\n" in made
+        assert "max_tokens: 3\n" in made
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("GATEWAY_ADDRESS", "8080"),
+            ("CONTENT_ADDRESS", "127.0.0.1:7102,"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+            ("TRACE_SAMPLE_PERCENT", "200"),
+            ("RATE_LIMIT_PER_USER", "0"),
+        ],
+    )
+    def test_a_value_that_cannot_be_meant_is_named(self, name: str, value: str) -> None:
+        with pytest.raises(ValueError, match=name):
+            Settings.read({name: value})
+
+
+class TestReferencePage:
+    def test_runs_under_its_own_content_security_policy(self) -> None:
+        page = PAGE.read_text()
+        policy = content_security_policy(page)
+        assert policy.count("'sha256-") == 2
+        assert "unsafe" not in policy
+        assert not re.search(r"\sstyle=|\son[a-z]+=", page)
+
+    def test_asks_nobody_but_the_gateway(self) -> None:
+        page = PAGE.read_text()
+        assert not re.search(r"https?://|src=|url\(", page)
+        assert re.findall(r"fetch\((.*?)\)", page) == ['"/openapi.json"']
+
+    def test_never_makes_markup_of_text(self) -> None:
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", PAGE.read_text())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def gateway(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A running Envoy whose services are all down."""
+    port, nobody = free_port(), f"127.0.0.1:{free_port()}"
+    environment = {"GATEWAY_ADDRESS": f"127.0.0.1:{port}", "GATEWAY_ADMIN_ADDRESS": f"127.0.0.1:{free_port()}"}
+    environment |= {f"{name}_ADDRESS": nobody for name in ("IDENTITY", "CONTENT", "LEARNING", "ASSESSMENT", "AUDIT")}
+    folder = tmp_path_factory.mktemp("running")
+    made = write(api, Settings.read(environment | {"ACCESS_LOG": ""}), folder)
+    log = ("--log-path", str(folder / "envoy.log"))
+    process = subprocess.Popen([ENVOY, "-c", str(made), "--concurrency", "1", "--use-dynamic-base-id", *log])
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+            for _ in range(100):
+                try:
+                    client.get("/docs")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.1)
+            yield client
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def reason(answer: httpx.Response) -> str:
+    assert answer.headers["content-type"] == "application/json"
+    (detail,) = answer.json()["details"]
+    assert (detail["@type"], detail["domain"]) == ("type.googleapis.com/google.rpc.ErrorInfo", "storyloom")
+    found: str = detail["reason"]
+    return found
+
+
+class TestRunningGateway:
+    def test_serves_the_reference_to_everybody(self, gateway: httpx.Client) -> None:
+        page, document = gateway.get("/docs"), gateway.get("/openapi.json")
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert page.headers["content-security-policy"] == content_security_policy(PAGE.read_text())
+        assert (document.status_code, document.json()["openapi"]) == (200, "3.1.0")
+        assert document.headers["access-control-allow-origin"] == "*"
+
+    def test_a_path_that_is_not_mapped_is_404_without_a_token(self, gateway: httpx.Client) -> None:
+        answer = gateway.get("/v1/nothing/of/the/kind")
+        assert (answer.status_code, answer.json()["code"], reason(answer)) == (404, 5, "UNKNOWN_METHOD")
+
+    def test_every_rpc_that_is_not_public_asks_for_a_token(self, api: Api, gateway: httpx.Client) -> None:
+        for rpc in api.exposed:
+            if rpc.access.kind == "public":
+                continue
+            for rule in rpc.rules:
+                answer = gateway.request(rule.verb, re.sub(r"\{.*?\}", "x", rule.path))
+                assert (answer.status_code, reason(answer)) == (401, "MISSING_TOKEN"), rpc.path
+                assert answer.headers["x-request-id"]
+
+    def test_internal_rpcs_do_not_exist_for_json_clients(self, api: Api, gateway: httpx.Client) -> None:
+        for rpc in (rpc for service in api.services for rpc in service.rpcs if not rpc.exposed):
+            assert gateway.post(rpc.path, json={}).status_code == 404, rpc.path
+
+    def test_a_service_that_is_down_is_503_for_json_and_unavailable_for_grpc(self, gateway: httpx.Client) -> None:
+        answer = gateway.get("/.well-known/jwks.json")
+        assert (answer.status_code, answer.json()["code"], reason(answer)) == (503, 14, "DEPENDENCY_UNAVAILABLE")
+        path = "/storyloom.identity.v1.SessionService/GetJwks"
+        native = gateway.post(path, content=bytes(5), headers={"content-type": "application/grpc"})
+        assert native.headers["grpc-status"] == "14"
+
+    def test_a_token_that_cannot_be_checked_is_not_called_wrong(self, gateway: httpx.Client) -> None:
+        token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.eyJpc3MiOiJodHRwczovL3N0b3J5bG9vbS5leGFtcGxlIn0.AAAA"
+        answer = gateway.get("/v1/stories", headers={"authorization": f"Bearer {token}"})
+        assert answer.status_code in (401, 503)
+        assert reason(answer) in ("INVALID_TOKEN", "DEPENDENCY_UNAVAILABLE")
+
+    def test_health_tells_that_services_are_down(self, gateway: httpx.Client) -> None:
+        assert gateway.get("/healthz").status_code == 503
+
+    def test_a_preflight_is_answered_for_the_allowed_origin_only(self, gateway: httpx.Client) -> None:
+        asked = {"access-control-request-method": "POST", "origin": "http://localhost:3000"}
+        assert gateway.options("/v1/stories", headers=asked).headers["access-control-allow-origin"] == asked["origin"]
+        foreign = gateway.options("/v1/stories", headers=asked | {"origin": "http://localhost:3000.evil.example"})
+        assert "access-control-allow-origin" not in foreign.headers
