@@ -38,6 +38,8 @@ def configuration(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
     limits = {"ratelimit_enabled": 100, "ratelimit_enforced": 100}
     # The default of 100 is meant for expressions of strangers; these list our own RPCs, a few hundred of them.
     longest_expression = {"max_program_size": {"error_level": 20000, "warn_level": 20000}}
+    # Spans are sent in batches; the default of five at a time would be a call to the collector for each few requests.
+    batches = {"tracing": {"opentelemetry": {"min_flush_spans": 256, "flush_interval_ms": 1000}}}
     return {
         "node": {"id": "storyloom-gateway", "cluster": "storyloom"},
         "admin": {
@@ -46,7 +48,7 @@ def configuration(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
         },
         "layered_runtime": {
             "layers": [
-                {"name": "static", "static_layer": {"storyloom": limits, "re2": longest_expression}},
+                {"name": "static", "static_layer": {"storyloom": limits, "re2": longest_expression} | batches},
                 {"name": "admin", "admin_layer": {}},
             ]
         },

@@ -233,7 +233,6 @@ def _unpack(details: Iterable[AnyMessage]) -> tuple[Any, list[Message]]:
 def _rebuild(kind: type[StoryloomError], message: str, info: Any, details: Sequence[Message]) -> StoryloomError:
     # Some classes build their own message; what came over the wire is kept word for word.
     error = kind.__new__(kind)
-    StoryloomError.__init__(
-        error, message, reason=ErrorReason(ErrorReason.Value(info.reason)), metadata=dict(info.metadata), details=details
-    )
+    reason: Any = ErrorReason.Value(info.reason)
+    StoryloomError.__init__(error, message, reason=reason, metadata=dict(info.metadata), details=details)
     return error

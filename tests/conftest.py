@@ -1,11 +1,18 @@
 """Fixtures of the whole suite: one real PostgreSQL and one stack of real services for each worker."""
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres import Cluster, migrated, server
 from tests.stack import School, Stack, found_school
+
+# `make proof` searches long; every run prints what reproduces a failure.
+settings.register_profile("proof", max_examples=20_000, deadline=None, print_blob=True)
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,71 @@
+# Everything a developer does here, by name. `make` alone lists it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help setup gen run tour trace test test-fast lint types check bench proof lock migration clean
+
+BIN := .venv/bin
+RUN := PYTHONPATH=gen $(BIN)/python
+# As many workers as processors, but no more than the databases of one small machine can bear.
+PYTEST := $(RUN) -m pytest -n auto --maxprocesses=4
+PYTHON_CODE := kit services gateway deploy
+# With their folders, whose time changes when a file is taken away.
+PROTOS := $(shell find protos -name '*.proto' -o -type d -not -name __pycache__ 2>/dev/null)
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install the locked packages into .venv (PYTHON=/path/to/python3 to choose one)
+	@PYTHON='$(PYTHON)' sh deploy/local/setup.sh
+
+gen: gen/descriptors.binpb ## make the Python stubs from protos/
+
+gen/descriptors.binpb: $(PROTOS) protos/generate.py requirements-dev.lock | setup
+	@echo 'Making the stubs in gen/'
+	@made=$$($(RUN) protos/generate.py 2>&1) || { echo "$$made" >&2; exit 1; }
+	@touch $@
+
+run: gen ## start everything on this machine and stay until Ctrl-C
+	@PYTHONPATH=gen exec $(BIN)/python -m deploy.local run
+
+tour: gen ## walk through the main job, starting the stack if it does not run
+	@PYTHONPATH=gen exec $(BIN)/python -m deploy.tour
+
+trace: gen ## print a trace as a tree (ID=...), or list the recent ones
+	@$(RUN) -m deploy.local trace '$(ID)'
+
+test: gen ## run all tests
+	@$(PYTEST)
+
+test-fast: gen ## run the tests that take no whole stack
+	@$(PYTEST) -m 'not slow'
+
+lint: gen ## check style and who imports whom
+	@$(RUN) -m ruff check .
+	@PYTHONPATH=gen $(BIN)/lint-imports
+
+types: gen ## check types
+	@$(RUN) -m mypy --strict $(PYTHON_CODE)
+
+check: gen lint types test ## everything that must pass before a change goes in
+
+bench: gen ## measure the running stack
+	@PYTHONPATH=gen exec $(BIN)/python -m benchmarks
+
+proof: gen ## run all tests with many more random cases
+	@HYPOTHESIS_PROFILE=proof $(PYTEST) --timeout=3600
+
+lock: setup ## resolve requirements*.in into the lock files
+	@$(COMPILE) -o requirements.lock requirements.in
+	@$(COMPILE) -o requirements-dev.lock requirements-dev.in
+
+migration: gen ## begin a migration (SERVICE=content NAME=add_subtitle)
+	@test -n '$(SERVICE)' -a -n '$(NAME)' || { echo 'Say which: make migration SERVICE=content NAME=add_subtitle' >&2; exit 1; }
+	@$(RUN) -m deploy.local migration '$(SERVICE)' '$(NAME)'
+
+clean: ## remove what tools made; keeps .venv and the data in .run
+	@rm -rf gen .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find $(PYTHON_CODE) protos tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

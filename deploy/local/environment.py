@@ -1,0 +1,87 @@
+"""What each started program finds in its environment; no more secrets than it needs."""
+
+import os
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from .settings import Settings
+
+# Taken out of what programs inherit: each gets its own value, or none.
+PRIVATE = {
+    "DATABASE_URL",
+    "OWNER_DATABASE_URL",
+    "SECRET_KEY",
+    "KEY_ENCRYPTION_KEY",
+    "SERVICE_CREDENTIAL",
+    "DEMO_PASSWORD",
+    "PLATFORM_ADMIN_EMAIL",
+    "PLATFORM_ADMIN_PASSWORD",
+}
+PLATFORM_ADMIN = "admin@platform.example"
+
+
+def database_url(admin_url: str, role: str, password: str) -> str:
+    """The URL of Storyloom's database for one role, on the server of the administrator's URL."""
+    parts = urlsplit(admin_url)
+    query = [(key, value) for key, value in parse_qsl(parts.query) if key not in ("user", "password", "dbname")]
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, f"{role}:{password}@{place}", "/storyloom", urlencode(query, safe="/:"), ""))
+
+
+class Environments:
+    """The environment of every program of one stack, made from its settings and secrets."""
+
+    def __init__(
+        self, settings: Settings, secrets: Mapping[str, str], admin_url: str, inherited: Mapping[str, str] = os.environ
+    ) -> None:
+        self.settings, self.secrets, self.admin_url, self.inherited = settings, secrets, admin_url, inherited
+
+    def tool(self) -> dict[str, str]:
+        """What every program gets: addresses, shared keys, no password."""
+        settings = self.settings
+        environment = {name: value for name, value in self.inherited.items() if name not in PRIVATE}
+        environment |= {f"{name.upper()}_ADDRESS": str(address) for name, address in settings.services.items()}
+        environment |= {
+            "PYTHONPATH": str(settings.root / "gen"),
+            "GATEWAY_ADDRESS": str(settings.gateway),
+            "GATEWAY_ADMIN_ADDRESS": str(settings.gateway_admin),
+            "GATEWAY_URL": settings.gateway_url,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint or f"http://{settings.traces}",
+            "SERVICE_KEYS": self.secrets["SERVICE_KEYS"],
+        }
+        if settings.otlp_endpoint is None:
+            # The runner keeps traces only; metrics sent to it would be refused again and again.
+            environment["OTEL_METRICS_EXPORTER"] = "none"
+        # glibc's arena for each thread would cost each service some ten megabytes.
+        environment.setdefault("MALLOC_ARENA_MAX", "2")
+        return environment
+
+    def service(self, name: str) -> dict[str, str]:
+        environment = self.tool() | {
+            "DATABASE_URL": self._url(name),
+            "LISTEN_ADDRESS": str(self.settings.services[name]),
+            "SECRET_KEY": self._chosen("SECRET_KEY"),
+            "SERVICE_CREDENTIAL": self.secrets[f"SERVICE_CREDENTIAL_{name.upper()}"],
+        }
+        if name == "identity":
+            environment |= {"KEY_ENCRYPTION_KEY": self._chosen("KEY_ENCRYPTION_KEY")} | self._platform_admin()
+        return environment
+
+    def migrations(self) -> dict[str, str]:
+        return self.tool() | {"OWNER_DATABASE_URL": self._url("owner")}
+
+    def demo(self) -> dict[str, str]:
+        """The loader uses the API alone, and signs in as the platform's administrator to make the schools."""
+        return self.tool() | {"DEMO_PASSWORD": self._chosen("DEMO_PASSWORD")} | self._platform_admin()
+
+    def _url(self, role: str) -> str:
+        return database_url(self.admin_url, f"storyloom_{role}", self.secrets[f"PASSWORD_{role.upper()}"])
+
+    def _platform_admin(self) -> dict[str, str]:
+        """Whom identity makes at its first start."""
+        email = self.inherited.get("PLATFORM_ADMIN_EMAIL") or PLATFORM_ADMIN
+        return {"PLATFORM_ADMIN_EMAIL": email, "PLATFORM_ADMIN_PASSWORD": self._chosen("PLATFORM_ADMIN_PASSWORD")}
+
+    def _chosen(self, name: str) -> str:
+        """The user's own value, else the one made at the first run."""
+        return self.inherited.get(name) or self.secrets[name]

@@ -1,0 +1,95 @@
+"""Where the local stack keeps its files and which addresses it uses, read from the environment."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import RunError
+
+SERVICES = ("identity", "content", "learning", "assessment", "audit")
+ROOT = Path(__file__).resolve().parents[2]
+# Below 32768, where Linux begins to hand out ports to outgoing connections.
+PORTS = {"identity": 7101, "content": 7102, "learning": 7103, "assessment": 7104, "audit": 7105}
+
+
+class Address(NamedTuple):
+    """A TCP address, written `host:port`."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `run` was asked for."""
+
+    root: Path
+    directory: Path
+    services: Mapping[str, Address]
+    gateway: Address
+    gateway_admin: Address
+    traces: Address
+    otlp_endpoint: str | None
+    database_url: str | None
+    load_demo: bool
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def trace_file(self) -> Path:
+        return self.directory / "traces.db"
+
+    @property
+    def migrated_file(self) -> Path:
+        """The mark of a database that needs no migration."""
+        return self.directory / "migrated"
+
+    @property
+    def state_file(self) -> Path:
+        return self.directory / "state.json"
+
+    @property
+    def socket_directory(self) -> Path:
+        """Short, because the path of a Unix socket may have some 100 bytes; one for each checkout."""
+        name = hashlib.sha256(str(self.directory).encode()).hexdigest()[:10]
+        # Everyone may write there: whoever makes the directory checks its owner and mode.
+        return Path("/tmp", f"storyloom-{name}")  # noqa: S108
+
+    @property
+    def admin_url(self) -> str:
+        """Of the embedded PostgreSQL's administrator, who is known by the OS user and has no password."""
+        return f"postgresql://postgres@/postgres?host={self.socket_directory}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.gateway}"
+
+
+def read_settings(environ: Mapping[str, str], root: Path = ROOT) -> Settings:
+    """The settings of the environment; `RunError` names a variable that can't be understood."""
+    return Settings(
+        root=root,
+        directory=root / (environ.get("RUN_DIRECTORY") or ".run"),
+        services={name: read_address(environ, f"{name.upper()}_ADDRESS", PORTS[name]) for name in SERVICES},
+        gateway=read_address(environ, "GATEWAY_ADDRESS", 8080),
+        gateway_admin=read_address(environ, "GATEWAY_ADMIN_ADDRESS", 9901),
+        traces=read_address(environ, "TRACE_ADDRESS", 4317),
+        otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
+        database_url=environ.get("DATABASE_URL") or None,
+        load_demo=environ.get("LOAD_DEMO", "1") != "0",
+    )
+
+
+def read_address(environ: Mapping[str, str], variable: str, port: int) -> Address:
+    text = environ.get(variable) or f"127.0.0.1:{port}"
+    host, _, number = text.rpartition(":")
+    if not host or not number.isascii() or not number.isdigit() or not 0 < int(number) < 65536:
+        raise RunError(f"{variable}={text} is not an address: write it as host:port, for example 127.0.0.1:{port}.")
+    return Address(host, int(number))
