@@ -1,5 +1,6 @@
 """Who is calling: tokens of users, credentials of services, and the Principal both become."""
 
+import asyncio
 import json
 import time
 import warnings
@@ -14,7 +15,7 @@ from joserfc.jwk import KeySet, OKPKey
 
 from kit.access.snapshots import Snapshot
 from kit.call import current_call
-from kit.errors import Unauthenticated, Unavailable
+from kit.errors import DeadlineExceeded, StoryloomError, Unauthenticated, Unavailable
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 SERVICE_ALGORITHM = "Ed25519"
@@ -79,7 +80,9 @@ class TokenVerifier:
     def __init__(self, source: KeySource, *, issuer: str, audience: str) -> None:
         self._source, self._issuer, self._audience = source, issuer, audience
         self._keys = KeySet([])
-        self._fetched = 0.0
+        self._asked = float("-inf")
+        self._asking = asyncio.Lock()
+        self._silent: StoryloomError | None = None
         self._remembered: dict[str, Claims] = {}
 
     async def verify(self, token: str) -> Claims:
@@ -112,17 +115,27 @@ class TokenVerifier:
             raise Unauthenticated("The access token is not valid; sign in again.") from error
 
     async def _ensure_key(self, kid: str) -> None:
-        known = any(key.kid == kid for key in self._keys.keys)
-        age = time.monotonic() - self._fetched
-        # An unknown key may be a new one, but a flood of forged tokens must not become a flood of look-ups.
-        if self._fetched and (age < 1.0 or (known and age < KEYS_FRESH_SECONDS)):
+        if self._knows(kid) and (self._asking.locked() or time.monotonic() - self._asked < KEYS_FRESH_SECONDS):
             return
+        # An unknown key may be a new one, but a flood of forged tokens must not become a flood of look-ups.
+        async with self._asking:
+            if time.monotonic() - self._asked >= 1.0:
+                await self._ask()
+        if self._silent is not None and not self._knows(kid):
+            raise self._silent
+
+    def _knows(self, kid: str) -> bool:
+        return any(key.kid == kid for key in self._keys.keys)
+
+    async def _ask(self) -> None:
         try:
             self._keys = KeySet.import_key_set(await self._source())  # type: ignore[arg-type]
-            self._fetched = time.monotonic()
-        except Unavailable:
-            if not known:
-                raise
+            self._silent = None
+        except (Unavailable, DeadlineExceeded) as error:
+            # The keys it has may still be good; what they cannot verify is nobody's fault.
+            self._silent = Unavailable(error.message)
+        finally:
+            self._asked = time.monotonic()
 
 
 class ServiceCredential:

@@ -98,7 +98,10 @@ class _Channel:
         # An inbox forgets what it has seen before, so a delivery may be repeated like a read.
         if is_read(path) or path.endswith("/DeliverEvents"):
             grpc_service, _, method = path.lstrip("/").partition("/")
-            self._repeatable.append({"service": grpc_service, "method": method})
+            name = {"service": grpc_service, "method": method}
+            # Two stubs of one gRPC service share the channel; a name given twice makes its configuration invalid.
+            if name not in self._repeatable:
+                self._repeatable.append(name)
 
         async def invoke(request: Any, *, timeout: float | None = None) -> Any:
             call = self._callable("unary_unary", path, *args, **kwargs)

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import asyncpg
 from google.protobuf.message import Message
-from sqlalchemy import Executable, Result
+from sqlalchemy import Executable, Result, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from kit import outbox
@@ -112,6 +113,7 @@ class Database:
             hide_parameters=True,
             connect_args={"server_settings": {**LIMITS, "application_name": f"storyloom-{service}"}},
         )
+        event.listen(self.engine.sync_engine, "checkout", _refuse_lost)
         telemetry.trace_statements(self.engine.sync_engine)
 
     @asynccontextmanager
@@ -159,7 +161,9 @@ class Database:
     async def commit(self, session: WriteSession) -> None:
         """Commits the transaction with its events, and wakes the relay."""
         await session.finish()
-        await session.driver.execute("COMMIT")
+        # PostgreSQL answers the COMMIT of a transaction in which a statement failed with ROLLBACK, not with an error.
+        if await session.driver.execute("COMMIT") != "COMMIT":
+            raise RuntimeError("nothing was committed: the error of an earlier statement was swallowed")
         if session.events:
             self.committed_events.set()
 
@@ -194,6 +198,12 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _refuse_lost(connection: Any, record: Any, proxy: Any) -> None:
+    # The driver sees that the server closed a connection, the pool does not: it would lend it out for ever.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server closed the connection")
 
 
 async def _roll_back(connection: AsyncConnection, driver: "Driver") -> None:

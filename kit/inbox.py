@@ -9,6 +9,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from kit.db import Database, WriteSession
+from kit.errors import Unavailable, from_exception
 from kit.outbox import TYPE_URL
 from storyloom.event.v1 import events_pb2
 from storyloom.event.v1.events_pb2 import (
@@ -43,7 +44,10 @@ class EventInbox:
         """One transaction for all; when that fails, one for each, so that a poisonous event spoils no other."""
         try:
             await self._handle(tenant_id, events)
-        except Exception:
+        except Exception as error:
+            if isinstance(from_exception(error), Unavailable):
+                # The database is away: that says nothing about any event, so none of them failed.
+                raise
             if len(events) == 1:
                 log.exception("event failed", extra={"event_id": events[0].id})
                 return [_result(events[0], DeliveryStatus.DELIVERY_STATUS_FAILED)]

@@ -111,9 +111,16 @@ RETURNING o.seq, o.event_id, o.tenant_id, o.aggregate_type, o.aggregate_id, o.pa
 """
 FAIL = """
 UPDATE {schema}.outbox SET due_at = now() + make_interval(secs => least($2, 0.25 * 2 ^ attempts)),
-       parked_at = CASE WHEN $4 AND attempts >= $3 THEN now() END
+       parked_at = CASE WHEN attempts >= $3 THEN now() END
 WHERE seq = ANY($1)
 """
+# A consumer that did not answer tried no event: however long it is away, each event keeps half of its tries.
+DEFER = """
+UPDATE {schema}.outbox SET due_at = now() + make_interval(secs => 0.25 * 2 ^ least(attempts, $2)),
+       attempts = least(attempts, $2)
+WHERE seq = ANY($1)
+"""
+
 
 class Relay:
     """Delivers one service's outbox; one task for each consumer, so that one that is down delays no other."""
@@ -169,7 +176,7 @@ class Relay:
         except StoryloomError as error:
             log.warning("delivery failed", extra={"consumer": consumer, "error": error.message})
             # The consumer as a whole did not answer: that says nothing about any one event, so none is parked.
-            await self._execute(FAIL, [row["seq"] for row in rows], MAX_BACKOFF_SECONDS, MAX_ATTEMPTS, False)
+            await self._execute(DEFER, [row["seq"] for row in rows], MAX_ATTEMPTS // 2)
             return 0
         return await self._settle(consumer, rows, response)
 
@@ -183,7 +190,7 @@ class Relay:
         failed = [row["seq"] for row in rows if row["event_id"] not in handled]
         await self._execute("DELETE FROM {schema}.outbox WHERE seq = ANY($1)", done)
         if failed:
-            await self._execute(FAIL, failed, MAX_BACKOFF_SECONDS, MAX_ATTEMPTS, True)
+            await self._execute(FAIL, failed, MAX_BACKOFF_SECONDS, MAX_ATTEMPTS)
             log.warning("events failed", extra={"consumer": consumer, "count": len(failed)})
         self._telemetry.count_events(consumer, len(done), len(failed))
         return len(done)

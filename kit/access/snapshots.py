@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from kit.errors import StoryloomError, Unavailable
+from kit.errors import DeadlineExceeded, StoryloomError, Unavailable
 
 REVOKED_SESSION_SECONDS = 900.0
 STREAM_SILENCE_SECONDS = 1.5
@@ -66,7 +66,7 @@ class SnapshotCache:
     def __init__(self, source: Source, changes: Changes, *, max_stale: float) -> None:
         self._source, self._changes, self._max_stale = source, changes, max_stale
         self._entries: dict[tuple[UUID, UUID], tuple[Snapshot, float]] = {}
-        self._fetching: dict[tuple[UUID, UUID], asyncio.Task[Snapshot]] = {}
+        self._fetching: dict[tuple[UUID, UUID, int], asyncio.Task[Snapshot]] = {}
         self._ended: dict[UUID, float] = {}
         self._current_since = float("inf")
         self._alive_at = 0.0
@@ -81,18 +81,19 @@ class SnapshotCache:
             return entry[0]
         try:
             return await self._fetch(key)
-        except Unavailable:
+        except (Unavailable, DeadlineExceeded):
             if entry and now - entry[1] < self._max_stale:
                 return entry[0]
             raise
 
     async def _fetch(self, key: tuple[UUID, UUID]) -> Snapshot:
-        # Many calls of one user at once share one look-up.
-        if key not in self._fetching:
+        # Many calls of one user at once share one look-up, but none that began before the last change.
+        shared = (*key, self._epoch)
+        if shared not in self._fetching:
             task = asyncio.create_task(self._load(key))
-            self._fetching[key] = task
-            task.add_done_callback(lambda _: self._fetching.pop(key, None))
-        return await asyncio.shield(self._fetching[key])
+            self._fetching[shared] = task
+            task.add_done_callback(lambda _: self._fetching.pop(shared, None))
+        return await asyncio.shield(self._fetching[shared])
 
     async def _load(self, key: tuple[UUID, UUID]) -> Snapshot:
         started, epoch = time.monotonic(), self._epoch
@@ -124,17 +125,23 @@ class SnapshotCache:
     async def watch(self) -> None:
         """Follows the stream of changes for ever, reconnecting; run it as a task."""
         while True:
-            with suppress(StoryloomError):
-                async for change in self._changes():
-                    now = time.monotonic()
-                    if self._current_since == float("inf"):
-                        # What was cached before the stream lived may have changed unseen.
-                        self._current_since = now
-                    self._alive_at = now
-                    if change is not None:
-                        self.apply(change)
-            self._current_since = float("inf")
+            try:
+                with suppress(StoryloomError):
+                    async for change in self._changes():
+                        self._heard(change)
+            finally:
+                # However the stream ended: changes are missed until it lives again.
+                self._current_since = float("inf")
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _heard(self, change: Change | None) -> None:
+        now = time.monotonic()
+        if self._current_since == float("inf"):
+            # What was cached before the stream lived may have changed unseen.
+            self._current_since = now
+        self._alive_at = now
+        if change is not None:
+            self.apply(change)
 
 
 def _concerns(change: Change, tenant_id: UUID, user_id: UUID) -> bool:

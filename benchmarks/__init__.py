@@ -1,0 +1,1 @@
+"""Measures the running stack: `make bench`, or `python -m benchmarks --help`."""

@@ -1,0 +1,177 @@
+"""`python -m benchmarks`: measures what the stack's requests cost and tells whether that meets the targets."""
+
+import argparse
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from benchmarks import data, echo, report
+from benchmarks.cpu import memory, processor_times, until_idle
+from benchmarks.load import ADVICE, Load, LoadError, Plan, Request, rest_driver, send
+from benchmarks.scenarios import CALLERS, SCENARIOS, Scenario, ScenarioError, Setting
+from benchmarks.stack import Stack, StackError, quiet_gateway, running_stack
+from deploy.local.errors import RunError
+from deploy.local.settings import Settings, read_settings
+from deploy.rest import RestError
+
+ECHO_SECONDS = 4.0
+WARM_UP_SECONDS = 1.0
+# Time for what a load leaves to do behind it, such as delivering its events.
+AFTERWARDS_SECONDS = 15.0
+LONGEST = 225
+
+
+class BenchError(Exception):
+    """The bench ends here; the message says why."""
+
+
+def main() -> int:
+    arguments = parse()
+    for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, give_up)
+    signal.alarm(LONGEST)
+    try:
+        settings = read_settings(os.environ)
+        earlier = report.load(arguments.compare) if arguments.compare else None
+        found = measure(settings, arguments.only or [one.name for one in SCENARIOS], arguments.seconds)
+    except (BenchError, StackError, LoadError, ScenarioError, RunError, RestError, OSError, ValueError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except httpx.HTTPError as error:
+        print(f"bench: the stack stopped answering: {error}", file=sys.stderr)
+        return 1
+    file = arguments.json or settings.directory / "bench.json"
+    report.save(found, file)
+    parts = [report.heading(found), report.latencies(found), report.costs(found), report.memories(found)]
+    if earlier:
+        parts.append(report.comparison(found, earlier))
+    print("\n" + "\n\n".join("\n".join(lines) for lines in parts) + f"\n\nWritten to {file}")
+    return 1 if found.failed else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures the running stack, or one started for it. Exit code 1 when a request fails.",
+    )
+    names = [one.name for one in SCENARIOS]
+    parser.add_argument("--seconds", type=seconds, default=8, help="time for each scenario, 1 to 15, default 8")
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where results go, default .run/bench.json")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="results of an earlier run to compare with")
+    return parser.parse_args()
+
+
+def seconds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 15:
+        raise argparse.ArgumentTypeError("a whole number between 1 and 15")
+    return int(text)
+
+
+def give_up(number: int, frame: FrameType | None) -> None:
+    """Everything that was changed or started is put back on the way out."""
+    signal.alarm(0)
+    raise BenchError(f"stopped after {LONGEST} s." if number == signal.SIGALRM else "stopped.")
+
+
+def measure(settings: Settings, names: list[str], time: int) -> report.Report:
+    found = report.Report(machine(), rest_driver(), time)
+    if found.driver != "wrk":
+        print(ADVICE, flush=True)
+    with running_stack(settings) as stack, quiet_gateway(settings):
+        print(f"Measuring {stack.state.gateway}", flush=True)
+        try:
+            setting = Setting(stack, data.prepare(stack.state.gateway, settings), time, found.driver)
+            fill(found, setting, names)
+        finally:
+            # Putting everything back may take what it takes.
+            signal.alarm(0)
+    return found
+
+
+def fill(found: report.Report, setting: Setting, names: list[str]) -> None:
+    found.echo.append(echo_cost())
+    for scenario in SCENARIOS:
+        if scenario.name in names:
+            print(f"  {scenario.name}", flush=True)
+            found.scenarios.append(run(scenario, setting))
+    found.echo.append(echo_cost())
+    remember_memory(found, setting.stack)
+
+
+def run(scenario: Scenario, setting: Setting) -> report.Measured:
+    """One scenario: its load, and the processor time used up to the end of all it set in motion."""
+    plan = scenario.plan(setting)
+    if not plan.requests:
+        raise ScenarioError(f"{scenario.name} has nothing to send.")
+    if not plan.once:
+        send(plan, scenario.callers, WARM_UP_SECONDS, setting.driver)
+    programs = setting.stack.programs
+    until_idle(programs, AFTERWARDS_SECONDS)
+    before = processor_times(programs)
+    load = send(plan, scenario.callers, setting.seconds, setting.driver)
+    until_idle(programs, AFTERWARDS_SECONDS)
+    after = processor_times(programs)
+    if setting.stack.programs != programs:
+        raise BenchError(f"a program of the stack ended during {scenario.name}: see the logs.")
+    return measured(scenario, load, {name: after[name] - before[name] for name in programs})
+
+
+def measured(scenario: Scenario, load: Load, used: dict[str, float]) -> report.Measured:
+    each = 1 / max(1, load.answered)
+    return report.Measured(
+        name=scenario.name,
+        rate=load.rate,
+        p50=load.p50,
+        p99=load.p99,
+        answered=load.answered,
+        failed=load.failed,
+        octets=load.octets * each,
+        cpu={name: time * each * 1e6 for name, time in used.items()},
+        target=scenario.target,
+        first_error=load.first_error,
+    )
+
+
+def echo_cost() -> float:
+    """Microseconds of the server's processor time for one echo, on this machine at this moment."""
+    with echo_server() as (pid, port):
+        plan = Plan([Request("GRPC", echo.PATH, body=b"x" * 100)], f"127.0.0.1:{port}")
+        send(plan, CALLERS, WARM_UP_SECONDS / 2, "own")
+        before = processor_times({"echo": pid})
+        load = send(plan, CALLERS, ECHO_SECONDS, "own")
+        used = processor_times({"echo": pid})["echo"] - before["echo"]
+    return used / max(1, load.answered) * 1e6
+
+
+@contextlib.contextmanager
+def echo_server() -> Iterator[tuple[int, int]]:
+    command = [sys.executable, "-m", "benchmarks.echo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield server.pid, int(server.stdout.readline())
+        finally:
+            server.terminate()
+
+
+def remember_memory(found: report.Report, stack: Stack) -> None:
+    held = memory({**stack.programs, "runner": stack.state.runner.pid})
+    found.memory = {name: one.rss for name, one in held.items()}
+    found.stack_memory = sum(one.pss for one in held.values())
+
+
+def machine() -> str:
+    return f"{os.cpu_count()} processors, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""What the bench found: verdicts, tables, the JSON file and the comparison with an earlier one."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Targets are microseconds of processor time on a machine where one echo costs this many.
+REFERENCE_ECHO = 250.0
+SERVICE_LIMIT, GATEWAY_LIMIT, STACK_LIMIT = 110.0, 90.0, 1024.0
+COLUMNS = ("gateway", "identity", "content", "learning", "assessment", "audit", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One scenario: what the callers saw, and microseconds of processor time per request by program."""
+
+    name: str
+    rate: float
+    p50: float
+    p99: float
+    answered: int
+    failed: int
+    octets: float
+    cpu: Mapping[str, float]
+    target: float | None = None
+    first_error: str = ""
+
+    @property
+    def total(self) -> float:
+        return sum(self.cpu.values())
+
+
+@dataclass(slots=True)
+class Report:
+    """One run. `echo` has microseconds per echo before and after the scenarios, memory is in megabytes."""
+
+    machine: str
+    driver: str
+    seconds: float
+    echo: list[float] = field(default_factory=list)
+    scenarios: list[Measured] = field(default_factory=list)
+    memory: dict[str, float] = field(default_factory=dict)
+    stack_memory: float = 0.0
+
+    @property
+    def speed(self) -> float:
+        """How many times longer than on the reference machine everything takes here."""
+        return sum(self.echo) / len(self.echo) / REFERENCE_ECHO
+
+    @property
+    def failed(self) -> int:
+        return sum(one.failed for one in self.scenarios)
+
+    def to_json(self) -> dict[str, Any]:
+        found = asdict(self)
+        for one, measured in zip(found["scenarios"], self.scenarios, strict=True):
+            one["total"], one["total_at_reference"] = measured.total, measured.total / self.speed
+        return found
+
+
+def verdict(value: float, limit: float) -> str:
+    """`met by 12 %`: how much of the limit is left; `missed by 12 %`: how much beyond it the value is."""
+    percent = abs(value - limit) / limit * 100
+    return f"{'met' if value <= limit else 'missed'} by {percent:.0f} %"
+
+
+def table(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Columns as wide as their longest cell, the first to the left, the others to the right."""
+    cells = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) if nth == 0 else cell.rjust(width) for nth, (cell, width) in enumerate(zipped))
+        for zipped in (zip(row, widths, strict=True) for row in cells)
+    ]
+
+
+def heading(report: Report) -> list[str]:
+    echoes = " and ".join(f"{one:.0f}" for one in report.echo)
+    return [
+        f"{report.machine}; REST requests sent by {report.driver}, {report.seconds:g} s for each scenario",
+        f"one echo costs {echoes} µs, before and after; "
+        f"targets are those of a {REFERENCE_ECHO:.0f} µs machine × {report.speed:.2f}",
+    ]
+
+
+def latencies(report: Report) -> list[str]:
+    """Rate, latency and errors as the callers saw them."""
+    head = ("scenario", "requests/s", "p50 ms", "p99 ms", "requests", "errors", "KB each")
+    return table([head, *map(_latency, report.scenarios)]) + [
+        f"  {one.name}: first error: {one.first_error}" for one in report.scenarios if one.first_error
+    ]
+
+
+def _latency(one: Measured) -> tuple[str, ...]:
+    times = (f"{one.rate:.0f}", f"{one.p50:.1f}", f"{one.p99:.1f}")
+    return one.name, *times, str(one.answered), str(one.failed), f"{one.octets / 1000:.1f}"
+
+
+def costs(report: Report) -> list[str]:
+    """Microseconds of processor time per request, and whether the target of this machine is met."""
+    head = ("CPU µs per request", *COLUMNS, "total", "target", "verdict")
+    return table([head, *(_cost(one, report.speed) for one in report.scenarios)])
+
+
+def _cost(one: Measured, speed: float) -> tuple[str, ...]:
+    parts = [f"{one.cpu[name]:.0f}" if name in one.cpu else "–" for name in COLUMNS]
+    if one.target is None:
+        return one.name, *parts, f"{one.total:.0f}", "–", "–"
+    limit = one.target * speed
+    return one.name, *parts, f"{one.total:.0f}", f"{limit:.0f}", verdict(one.total, limit)
+
+
+def memories(report: Report) -> list[str]:
+    """Resident memory of gateway and services, and of all together with shared pages counted once."""
+    rows = [("memory MB", "RSS", "limit", "verdict")]
+    for name in COLUMNS:
+        if name in report.memory and name != "postgres":
+            limit = GATEWAY_LIMIT if name == "gateway" else SERVICE_LIMIT
+            rows.append((name, f"{report.memory[name]:.0f}", f"{limit:.0f}", verdict(report.memory[name], limit)))
+    held = report.stack_memory
+    rows.append(("whole stack (PSS)", f"{held:.0f}", f"{STACK_LIMIT:.0f}", verdict(held, STACK_LIMIT)))
+    return table(rows)
+
+
+def comparison(report: Report, earlier: Mapping[str, Any]) -> list[str]:
+    """Now divided by then; processor time as on the reference machine, so that both may be of different ones."""
+    then = {one["name"]: one for one in earlier["scenarios"]}
+    rows: list[tuple[str, ...]] = [("now ÷ then", "requests/s", "p50", "p99", "CPU (scaled)")]
+    for one in report.scenarios:
+        if one.name in then:
+            old = then[one.name]
+            pairs = ((one.rate, old["rate"]), (one.p50, old["p50"]), (one.p99, old["p99"]))
+            scaled = _ratio(one.total / report.speed, old["total_at_reference"])
+            rows.append((one.name, *(_ratio(*pair) for pair in pairs), scaled))
+    return table(rows)
+
+
+def _ratio(now: float, then: float) -> str:
+    return f"{now / then:.2f}" if then else "–"
+
+
+def save(report: Report, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+
+
+def load(file: Path) -> dict[str, Any]:
+    """An earlier run's file; `ValueError` when it is none."""
+    found = json.loads(file.read_text())
+    if not isinstance(found, dict) or "scenarios" not in found:
+        raise ValueError(f"{file} holds no results of a bench")
+    return found

@@ -1,0 +1,63 @@
+"""What becomes of an approval, and who may decide on it."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from uuid import UUID
+
+from kit.errors import AlreadyExists, FailedPrecondition, PermissionDenied
+from storyloom.type.v1.errors_pb2 import ErrorReason
+
+
+class State(StrEnum):
+    """What became of an approval. Only a pending one changes."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    VOIDED = "voided"
+
+
+class Verdict(StrEnum):
+    """What one person decided."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+def decide(
+    verdict: Verdict, by: UUID, *, state: str, requester_id: UUID, decisions: Mapping[UUID, str], quorum: int
+) -> State:
+    """The state after this person's decision. `decisions` are the verdicts before it, by user.
+
+    One rejection rejects; `quorum` different people approve. Raises SELF_APPROVAL for the requester, whatever their
+    rights, WRONG_STATE unless it is pending, RESOURCE_ALREADY_EXISTS for a second decision of the same person.
+    """
+    if by == requester_id:
+        raise PermissionDenied(
+            "Who asked for an approval may not decide on it.", reason=ErrorReason.SELF_APPROVAL
+        )
+    _require_pending(state)
+    if by in decisions:
+        raise AlreadyExists("You have decided on this approval already.")
+    if verdict is Verdict.REJECT:
+        return State.REJECTED
+    in_favour = 1 + sum(one == Verdict.APPROVE for one in decisions.values())
+    return State.APPROVED if in_favour >= quorum else State.PENDING
+
+
+def withdraw(by: UUID, *, state: str, requester_id: UUID) -> State:
+    """The state after the requester took the request back. Raises PERMISSION_REQUIRED for anybody else, WRONG_STATE
+    unless it is pending."""
+    if by != requester_id:
+        raise PermissionDenied(
+            "Only who asked for an approval may withdraw it.",
+            metadata={"permission": "approval:withdraw", "resource": "approval"},
+        )
+    _require_pending(state)
+    return State.WITHDRAWN
+
+
+def _require_pending(state: str) -> None:
+    if state != State.PENDING:
+        raise FailedPrecondition(f"The approval is {state}, not pending.", metadata={"state": state})

@@ -1,0 +1,110 @@
+"""Statements on courses, and on what is projected of their learners and of the tenant."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, func, select
+
+from kit.access import visible
+from kit.auth import current
+from kit.db import ReadSession, WriteSession
+from kit.errors import NotFound
+from kit.pagination import Page
+from services.content.models import Course, CourseAccess, TenantSettings
+from storyloom.content.v1.courses_pb2 import ListCoursesRequest
+
+COLUMNS: tuple[Any, ...] = (
+    Course.id,
+    Course.title,
+    Course.description,
+    Course.story_language,
+    Course.learning_language,
+    Course.status,
+    Course.author_id,
+    Course.revision,
+    Course.created_at,
+    Course.updated_at,
+    Course.deleted_at,
+    func.lower(Course.title).label("title_key"),
+)
+# What applies to a tenant that identity has said nothing of yet: identity's own defaults.
+NO_SETTINGS = TenantSettings(story_language="vi", learning_language="en", approval_required=True)
+
+
+async def get_course(session: ReadSession, course_id: UUID, *, deleted: bool = False) -> Any:
+    """The course's columns."""
+    statement = select(*COLUMNS).where(Course.tenant_id == session.tenant_id, Course.id == course_id)
+    row = (await session.execute(statement if deleted else statement.where(Course.deleted_at.is_(None)))).first()
+    if row is None:
+        raise NotFound("course")
+    return row
+
+
+async def list_courses(session: ReadSession, request: ListCoursesRequest, status: str, page: Page) -> Sequence[Any]:
+    """One row more than the page holds, of the courses that the caller may see."""
+    statement = select(*COLUMNS).where(
+        Course.tenant_id == session.tenant_id, Course.deleted_at.is_(None), visible("list", Course)
+    )
+    if status:
+        statement = statement.where(Course.status == status)
+    statement = titled(statement, Course, request.query)
+    return (await session.execute(ordered(statement, Course, request.order_by, page))).all()
+
+
+def titled(statement: Select[Any], model: Any, query: str) -> Select[Any]:
+    """Only rows whose title begins with the query, in whatever case."""
+    if not query:
+        return statement
+    return statement.where(func.starts_with(func.lower(model.title), func.lower(query)))
+
+
+def ordered(statement: Select[Any], model: Any, order_by: str, page: Page) -> Select[Any]:
+    """By title or time of creation, as `order_by` says."""
+    field, _, direction = order_by.partition(" ")
+    keys = (func.lower(model.title), model.id) if field == "title" else (model.id,)
+    return page.apply(statement, *keys, descending=direction == "desc" or not field)
+
+
+def next_key(order_by: str) -> Any:
+    """What `Page.split` needs to go on in that order."""
+    return (lambda row: (row.title_key, row.id)) if order_by.startswith("title") else (lambda row: (row.id,))
+
+
+async def lock_course(session: WriteSession, course_id: UUID, *, deleted: bool = False) -> Course:
+    """The course, locked: whoever changes what a course contains, or its order, waits for whoever does."""
+    course = await find_course(session, Course.id == course_id)
+    if course is None or (course.deleted_at is not None and not deleted):
+        raise NotFound("course")
+    return course
+
+
+async def find_course(session: WriteSession, which: ColumnElement[bool]) -> Course | None:
+    """The course, deleted or not, locked against other changes but not against new references to it."""
+    statement = select(Course).where(Course.tenant_id == session.tenant_id, which).with_for_update(key_share=True)
+    found: Course | None = (await session.execute(statement)).scalar_one_or_none()
+    return found
+
+
+async def find_course_of(session: WriteSession, part: Any, part_id: UUID) -> Course | None:
+    """The course of a unit or lesson, locked; `part` is the model."""
+    course_id = select(part.course_id).where(part.tenant_id == session.tenant_id, part.id == part_id)
+    return await find_course(session, Course.id == course_id.scalar_subquery())
+
+
+async def list_taken_courses(session: ReadSession) -> frozenset[UUID]:
+    """The ids of the courses that the caller takes, as far as learning's events have told."""
+    statement = select(CourseAccess.course_id).where(
+        CourseAccess.tenant_id == session.tenant_id,
+        CourseAccess.user_id == current().subject,
+        CourseAccess.active,
+    )
+    return frozenset((await session.execute(statement)).scalars())
+
+
+async def get_settings(session: ReadSession) -> Any:
+    """The tenant's settings that matter here."""
+    statement = select(
+        TenantSettings.story_language, TenantSettings.learning_language, TenantSettings.approval_required
+    ).where(TenantSettings.tenant_id == session.tenant_id)
+    return (await session.execute(statement)).first() or NO_SETTINGS

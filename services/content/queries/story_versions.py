@@ -1,0 +1,100 @@
+"""Statements on the versions of stories, their chunks and cloze configs."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, insert, select
+
+from kit.db import ReadSession, WriteSession
+from kit.errors import NotFound
+from kit.pagination import Page
+from services.content.models import ClozeConfig, Story, StoryChunk, StoryVersion
+from services.content.queries.bulk import execute_for_each
+from services.content.versioning import Draft
+
+COLUMNS: tuple[Any, ...] = (
+    StoryVersion.id,
+    StoryVersion.number,
+    StoryVersion.summary,
+    StoryVersion.approval_id,
+    StoryVersion.approved_hash,
+)
+STORY_OF_VERSION = (Story.author_id, Story.status, Story.published_version_id)
+
+
+async def get_story_version(session: ReadSession, version_id: UUID) -> Any:
+    """The version's columns and those of its story that decide who may see it."""
+    statement = (
+        select(*COLUMNS, StoryVersion.body, *STORY_OF_VERSION)
+        .join(Story, and_(Story.tenant_id == StoryVersion.tenant_id, Story.id == StoryVersion.story_id))
+        .where(
+            StoryVersion.tenant_id == session.tenant_id,
+            StoryVersion.id == version_id,
+            Story.deleted_at.is_(None),
+        )
+    )
+    row = (await session.execute(statement)).first()
+    if row is None:
+        raise NotFound("story_version")
+    return row
+
+
+async def list_story_versions(session: ReadSession, story_id: UUID, only: UUID | None, page: Page) -> Sequence[Any]:
+    """One row more than the page holds, highest number first; `only` narrows them to one version."""
+    statement = select(*COLUMNS).where(StoryVersion.tenant_id == session.tenant_id, StoryVersion.story_id == story_id)
+    if only is not None:
+        statement = statement.where(StoryVersion.id == only)
+    return (await session.execute(page.apply(statement, StoryVersion.number))).all()
+
+
+async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> Any:
+    """What a version of the story is made of, to make another one."""
+    statement = select(
+        StoryVersion.id,
+        StoryVersion.number,
+        StoryVersion.text,
+        StoryVersion.content_hash,
+        StoryVersion.approved_hash,
+        StoryVersion.pinned_vocabulary_ids,
+        StoryVersion.banned_vocabulary_ids,
+    ).where(
+        StoryVersion.tenant_id == session.tenant_id,
+        StoryVersion.story_id == story_id,
+        StoryVersion.id == version_id,
+    )
+    row = (await session.execute(statement)).first()
+    if row is None:
+        raise NotFound("story_version")
+    return row
+
+
+async def insert_version(session: WriteSession, version: StoryVersion, draft: Draft) -> None:
+    """Writes the version, its chunks and its cloze configs."""
+    session.add(version)
+    await session.flush()
+    keys: dict[str, Any] = {"tenant_id": session.tenant_id, "version_id": version.id}
+    chunks = [
+        keys
+        | {
+            "position": chunk.position + 1,
+            "kind": chunk.kind,
+            "text": chunk.text,
+            "source": chunk.source if chunk.kind == "chem" else "",
+            "vocabulary_id": UUID(chunk.vocabulary_id) if chunk.vocabulary_id else None,
+        }
+        for chunk in draft.chunks
+    ]
+    await execute_for_each(session, insert(StoryChunk), chunks)
+    if draft.shares:
+        shares = [
+            keys
+            | {
+                "part_of_speech": share.part_of_speech,
+                "target": share.target,
+                "occurrences": share.occurrences,
+                "woven": share.woven,
+            }
+            for share in draft.shares
+        ]
+        await execute_for_each(session, insert(ClozeConfig), shares)

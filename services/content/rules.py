@@ -1,0 +1,105 @@
+"""What may become of courses, lessons, stories and their versions: pure decisions."""
+
+from collections.abc import Collection, Iterable, Set
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import TypeVar
+
+from kit.errors import FailedPrecondition
+from services.content.segmentation import fold
+from storyloom.type.v1.errors_pb2 import ErrorReason
+
+PLACES = Decimal("0.000001")
+# From which status each verb leads to which; there is no other way to change one.
+STEPS = {
+    ("course", "publish"): ("draft", "published"),
+    ("course", "archive"): ("published", "archived"),
+    ("lesson", "publish"): ("draft", "published"),
+    ("story", "archive"): ("published", "archived"),
+}
+Id = TypeVar("Id")
+
+
+def step(resource: str, verb: str, status: str) -> str:
+    """The status that the verb leads to; WRONG_STATE from any but the one it starts at."""
+    start, end = STEPS[resource, verb]
+    if status != start:
+        raise wrong_state(f"Only a {resource} that is {start} can be {end}.", status)
+    return end
+
+
+def wrong_state(message: str, state: str) -> FailedPrecondition:
+    """The refusal for the state that something is in."""
+    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
+
+
+def missing(resource: str) -> FailedPrecondition:
+    """The refusal for a reference to what is not there."""
+    return FailedPrecondition(
+        f"The {resource} referred to does not exist.",
+        reason=ErrorReason.REFERENCE_NOT_FOUND,
+        metadata={"resource": resource},
+    )
+
+
+def check_open(resource: str, status: str) -> None:
+    """Refuses changes of what is archived, and of what an archived course contains."""
+    if status == "archived":
+        raise wrong_state(f"The {resource} is archived and takes no more changes.", status)
+
+
+def check_deleted(
+    resource: str, deleted_at: datetime | None, parent: str = "", *, parent_deleted: bool = False
+) -> None:
+    """Refuses to restore what is not deleted, and what would come back into a parent that still is."""
+    if deleted_at is None:
+        raise wrong_state(f"The {resource} is not deleted.", "undeleted")
+    if parent_deleted:
+        raise wrong_state(f"The {parent} of the {resource} is deleted; restore that.", "deleted")
+
+
+def check_publishable(status: str, *, required: bool, content_hash: str, approved_hash: str | None) -> None:
+    """Refuses to publish a version of an archived story, or without an approval of exactly its content."""
+    check_open("story", status)
+    if required and approved_hash != content_hash:
+        raise FailedPrecondition(
+            "The version has no approval of its content; ask for one first.", reason=ErrorReason.APPROVAL_REQUIRED
+        )
+
+
+def closes_circle(edges: Iterable[tuple[Id, Id]], lesson: Id, prerequisites: Collection[Id]) -> bool:
+    """Whether the lesson would come before itself, if `prerequisites` were all of its own.
+
+    `edges` are the (lesson, prerequisite) pairs of the course; linear in their number.
+    """
+    needs: dict[Id, list[Id]] = {}
+    for one, before in edges:
+        needs.setdefault(one, []).append(before)
+    pending, seen = list(prerequisites), set(prerequisites)
+    while pending:
+        one = pending.pop()
+        if one == lesson:
+            return True
+        fresh = [before for before in needs.get(one, ()) if before not in seen]
+        seen.update(fresh)
+        pending += fresh
+    return False
+
+
+def merge_pins(
+    pinned: Set[Id], banned: Set[Id], pin: Set[Id], ban: Set[Id], *, replace: bool
+) -> tuple[Set[Id], Set[Id]]:
+    """The words pinned and banned in the next version; what is asked for now beats what was before."""
+    if replace:
+        return pin, ban
+    return pin | (pinned - ban), ban | (banned - pin)
+
+
+def term_key(term: str) -> str:
+    """The term as it is told apart from others: as the weave finds it, whatever its capitals and white space."""
+    return fold(" ".join(term.split()))
+
+
+def decimal_text(value: Decimal) -> str:
+    """A share from 0 to 1 as an exact decimal, rounded half to even to 6 places: `0`, `0.25`, `0.333333`, `1`."""
+    return format(value.quantize(PLACES, ROUND_HALF_EVEN).normalize(), "f")

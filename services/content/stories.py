@@ -1,0 +1,268 @@
+"""Stories: their life, and the versions that writing and weaving make."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from kit import audit, fieldmask
+from kit.access import may, require
+from kit.audit import Action
+from kit.auth import current
+from kit.db import Database, ReadSession, WriteSession
+from kit.errors import Aborted
+from kit.ids import new_id
+from kit.models import check_etag, now
+from kit.pagination import Page
+from services.content import rules, versioning
+from services.content.announcements import announce_superseded, announce_superseded_version
+from services.content.enums import PART_OF_SPEECH, STORY_STATUS
+from services.content.models import Story
+from services.content.queries import courses, lessons, stories, story_versions, vocabularies
+from services.content.story_versions import make_version, version_to_proto
+from services.content.versioning import Draft, Wish
+from services.content.weaving import Target
+from storyloom.content.v1 import stories_pb2
+from storyloom.content.v1.stories_pb2 import Story as StoryMessage
+from storyloom.content.v1.story_versions_pb2 import View
+
+WRITABLE = ("title", "lesson_id", "text", "vocabulary_ids")
+
+
+class StoryService:
+    SERVICE = stories_pb2.DESCRIPTOR.services_by_name["StoryService"]
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def CreateStory(self, request: stories_pb2.CreateStoryRequest, context: Any) -> StoryMessage:
+        sent, story_id = request.story, new_id()
+        draft = await asyncio.to_thread(versioning.plain, sent.text)
+        version = make_version(story_id, 1, current().subject, draft)
+        async with self.db.write() as session:
+            settings = await courses.get_settings(session)
+            story = Story(
+                id=story_id,
+                title=sent.title,
+                language=sent.language or settings.story_language,
+                learning_language=sent.learning_language or settings.learning_language,
+                lesson_id=_optional_id(sent.lesson_id),
+                vocabulary_ids=_ids(sent.vocabulary_ids),
+                author_id=current().subject,
+                current_version_id=version.id,
+            )
+            require("create", story)
+            await _check_references(session, story, WRITABLE)
+            session.add(story)
+            audit.record(session, Action.CREATE, story)
+            await session.flush()
+            await story_versions.insert_version(session, version, draft)
+            return await _answer(session, story)
+
+    async def GetStory(self, request: stories_pb2.GetStoryRequest, context: Any) -> StoryMessage:
+        full = request.view != View.BASIC
+        async with self.db.read() as session:
+            row = await stories.get_story(session, UUID(request.id), full=full)
+        require("read", row, resource="story")
+        return story_to_proto(row, full=full)
+
+    async def ListStories(
+        self, request: stories_pb2.ListStoriesRequest, context: Any
+    ) -> stories_pb2.ListStoriesResponse:
+        page = Page.of(request)
+        async with self.db.read() as session:
+            rows = await stories.list_stories(session, request, STORY_STATUS.word[request.status], page)
+        rows, token = page.split(rows, courses.next_key(request.order_by))
+        return stories_pb2.ListStoriesResponse(stories=map(story_to_proto, rows), next_page_token=token)
+
+    async def UpdateStory(self, request: stories_pb2.UpdateStoryRequest, context: Any) -> StoryMessage:
+        wanted = fieldmask.changes(request.story, request.update_mask, WRITABLE)
+        text = wanted.pop("text", None)
+        draft = None if text is None else await asyncio.to_thread(versioning.plain, text)
+        async with self.db.write() as session:
+            story = await stories.lock_story(session, UUID(request.story.id))
+            require("update", story)
+            check_etag(story, request.story.etag)
+            rules.check_open("story", story.status)
+            if wanted:
+                for name, value in wanted.items():
+                    setattr(story, name, CONVERT[name](value))
+                await _check_references(session, story, wanted)
+                audit.record(session, Action.UPDATE, story)
+            if draft is not None:
+                await _rewrite(session, story, draft)
+            return await _answer(session, story)
+
+    async def DeleteStory(self, request: stories_pb2.DeleteStoryRequest, context: Any) -> StoryMessage:
+        async with self.db.write() as session:
+            story = await stories.lock_story(session, UUID(request.id))
+            require("delete", story)
+            check_etag(story, request.etag)
+            story.deleted_at = now()
+            audit.record(session, Action.DELETE, story)
+            await announce_superseded(session, [story.id])
+            return await _answer(session, story)
+
+    async def UndeleteStory(self, request: stories_pb2.UndeleteStoryRequest, context: Any) -> StoryMessage:
+        async with self.db.write() as session:
+            story = await stories.lock_story(session, UUID(request.id), deleted=True)
+            require("undelete", story)
+            check_etag(story, request.etag)
+            alone = story.lesson_id is not None and not await lessons.stays(session, story.lesson_id)
+            rules.check_deleted("story", story.deleted_at, "lesson", parent_deleted=alone)
+            story.deleted_at = None
+            audit.record(session, Action.UNDELETE, story)
+            return await _answer(session, story)
+
+    async def WeaveStory(self, request: stories_pb2.WeaveStoryRequest, context: Any) -> StoryMessage:
+        async with self.db.read() as session:
+            row = await stories.get_story(session, UUID(request.id))
+            require("weave", row, resource="story")
+            rules.check_open("story", row.status)
+            source = await story_versions.get_source(session, row.id, row.current_version_id)
+            wish = _wish(request, source)
+            words = await _words(session, row, request, wish)
+        # Outside of any transaction and off the event loop: a long story takes a while.
+        draft = await asyncio.to_thread(versioning.woven, source.text, words, wish)
+        async with self.db.write() as session:
+            story = await stories.lock_story(session, row.id)
+            require("weave", story)
+            check_etag(story, request.etag)
+            rules.check_open("story", story.status)
+            if story.current_version_id != source.id:
+                raise Aborted("The story got another version meanwhile; try again.")
+            await _supersede(session, "weave", story, source, draft)
+            return await _answer(session, story, full=True)
+
+    async def PublishStory(self, request: stories_pb2.PublishStoryRequest, context: Any) -> StoryMessage:
+        async with self.db.write() as session:
+            story = await stories.lock_story(session, UUID(request.id))
+            require("publish", story)
+            check_etag(story, request.etag)
+            version_id = _optional_id(request.version_id) or story.current_version_id
+            version = await story_versions.get_source(session, story.id, version_id)
+            required = (await courses.get_settings(session)).approval_required
+            rules.check_publishable(
+                story.status,
+                required=required,
+                content_hash=version.content_hash,
+                approved_hash=version.approved_hash,
+            )
+            if story.published_version_id != version_id:
+                story.status, story.published_version_id = "published", version_id
+                audit.record(session, Action.PUBLISH, story)
+            return await _answer(session, story)
+
+    async def ArchiveStory(self, request: stories_pb2.ArchiveStoryRequest, context: Any) -> StoryMessage:
+        async with self.db.write() as session:
+            story = await stories.lock_story(session, UUID(request.id))
+            require("archive", story)
+            check_etag(story, request.etag)
+            story.status = rules.step("story", "archive", story.status)
+            audit.record(session, Action.ARCHIVE, story)
+            return await _answer(session, story)
+
+
+def _optional_id(text: str) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def _ids(texts: Iterable[str]) -> list[UUID]:
+    return list(map(UUID, texts))
+
+
+CONVERT: Mapping[str, Callable[[Any], Any]] = {"title": str, "lesson_id": _optional_id, "vocabulary_ids": _ids}
+
+
+async def _check_references(session: WriteSession, story: Story, written: Collection[str]) -> None:
+    """REFERENCE_NOT_FOUND when a written field names a lesson or vocabulary that is not there."""
+    if "lesson_id" in written and story.lesson_id is not None:
+        await lessons.check_lesson(session, story.lesson_id)
+    if "vocabulary_ids" in written and story.vocabulary_ids:
+        chosen = set(story.vocabulary_ids)
+        if await vocabularies.count_vocabularies(session, chosen) != len(chosen):
+            raise rules.missing("vocabulary")
+
+
+def _wish(request: stories_pb2.WeaveStoryRequest, source: Any) -> Wish:
+    """What the request asks for, on top of the pins and bans of the version that it starts from."""
+    pinned, banned = rules.merge_pins(
+        set(source.pinned_vocabulary_ids),
+        set(source.banned_vocabulary_ids),
+        set(_ids(request.pinned_vocabulary_ids)),
+        set(_ids(request.banned_vocabulary_ids)),
+        replace=request.replace_pins,
+    )
+    return Wish(
+        targets=[Target(PART_OF_SPEECH.word[one.part_of_speech], Decimal(one.ratio)) for one in request.targets],
+        seed=request.seed if request.HasField("seed") else None,
+        paragraphs=request.paragraphs,
+        pinned=pinned,
+        banned=banned,
+    )
+
+
+async def _words(session: ReadSession, story: Any, request: stories_pb2.WeaveStoryRequest, wish: Wish) -> Sequence[Any]:
+    """The words the story may be woven with; REFERENCE_NOT_FOUND when one that the request names is not among its
+    languages' words."""
+    named = set(_ids(request.pinned_vocabulary_ids)) | set(_ids(request.banned_vocabulary_ids))
+    only = {*story.vocabulary_ids, *wish.pinned, *named} if story.vocabulary_ids else set()
+    words = await vocabularies.list_words(session, story.language, story.learning_language, only)
+    if not named <= {one.id for one in words}:
+        raise rules.missing("vocabulary")
+    return words
+
+
+async def _rewrite(session: WriteSession, story: Story, draft: Draft) -> None:
+    """Makes the draft the current version if its text is another one; pins and bans are kept for the next weave."""
+    source = await story_versions.get_source(session, story.id, story.current_version_id)
+    if draft.text != source.text:
+        kept = replace(draft, pinned=source.pinned_vocabulary_ids, banned=source.banned_vocabulary_ids)
+        await _supersede(session, Action.UPDATE, story, source, kept)
+
+
+async def _supersede(session: WriteSession, action: str, story: Story, source: Any, draft: Draft) -> None:
+    """Stores the draft as the story's version after `source`, and voids what was asked for that one."""
+    version = make_version(story.id, source.number + 1, current().subject, draft)
+    story.current_version_id = version.id
+    await story_versions.insert_version(session, version, draft)
+    announce_superseded_version(session, source.id, source.content_hash)
+    old = {"current_version_id": source.id, "number": source.number, "content_hash": source.content_hash}
+    new = {"current_version_id": version.id, "number": version.number, "content_hash": version.content_hash}
+    more = {"chem_ratio": rules.decimal_text(draft.chem_ratio), "seed": draft.seed}
+    audit.write(session, action, "story", story.id, old=old, new=new | more)
+
+
+async def _answer(session: WriteSession, story: Story, *, full: bool = False) -> StoryMessage:
+    """Writes what is pending; the story as it is now."""
+    await session.flush()
+    return story_to_proto(await stories.get_story(session, story.id, full=full, deleted=True), full=full)
+
+
+def story_to_proto(row: Any, *, full: bool = False) -> StoryMessage:
+    """Of a row of the columns of `stories.get_story`, with the version that the caller may see."""
+    message = StoryMessage(
+        id=str(row.id),
+        title=row.title,
+        language=row.language,
+        learning_language=row.learning_language,
+        lesson_id=str(row.lesson_id or ""),
+        vocabulary_ids=map(str, row.vocabulary_ids),
+        author_id=str(row.author_id),
+        status=STORY_STATUS.number[row.status],
+        published_version_id=str(row.published_version_id or ""),
+        etag=str(row.revision),
+    )
+    if row.published_version_id == row.current_version_id or may("update", row, resource="story"):
+        content = row.summary + row.body if full else row.summary
+        message.current_version.CopyFrom(version_to_proto(content, row.approval_id))
+    elif row.published_version_id is not None:
+        content = row.published_summary + row.published_body if full else row.published_summary
+        message.current_version.CopyFrom(version_to_proto(content, row.published_approval_id))
+    message.create_time.FromDatetime(row.created_at)
+    message.update_time.FromDatetime(row.updated_at)
+    if row.deleted_at:
+        message.delete_time.FromDatetime(row.deleted_at)
+    return message

@@ -1,0 +1,125 @@
+"""A version of a story before it is stored: everything that follows from its text and the words woven into it."""
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+from services.content import weaving
+from services.content.weaving import Annotation, Chunk, Share, Target, Term
+
+LARGEST_SEED = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """The content of a version. `paragraphs` count from 1, empty for all; `seed` is None when nothing was woven."""
+
+    text: str
+    annotations: Sequence[Annotation] = ()
+    shares: Sequence[Share] = ()
+    chunks: Sequence[Chunk]
+    content_hash: str
+    chem_ratio: Decimal
+    word_count: int
+    reading_minutes: int
+    seed: int | None = None
+    paragraphs: Sequence[int] = ()
+    pinned: Sequence[UUID] = ()
+    banned: Sequence[UUID] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What to weave: targets per part of speech, where, and which words always or never."""
+
+    targets: Sequence[Target]
+    seed: int | None
+    paragraphs: Sequence[int]
+    pinned: Collection[UUID]
+    banned: Collection[UUID]
+
+
+def plain(text: str, *, pinned: Sequence[UUID] = (), banned: Sequence[UUID] = ()) -> Draft:
+    """A version without words woven in; pins and bans wait for the next weave."""
+    return _draft(text, (), pinned=pinned, banned=banned)
+
+
+def woven(text: str, words: Sequence[Any], wish: Wish) -> Draft:
+    """A version with words woven in. `words` have the attributes of `Vocabulary`; paragraphs past the end are left out.
+
+    The same arguments always give the same version, but for its place among the others.
+    """
+    seed = seed_of(text) if wish.seed is None else wish.seed
+    terms = [
+        Term(str(one.id), one.term, one.translation, one.part_of_speech, one.explanation, tuple(one.forms))
+        for one in words
+    ]
+    last = len(weaving.paragraphs(text))
+    made = weaving.weave(
+        text,
+        terms,
+        wish.targets,
+        seed=str(seed),
+        scopes=[number - 1 for number in wish.paragraphs if number <= last] if wish.paragraphs else None,
+        pins=frozenset(map(str, wish.pinned)),
+        bans=frozenset(map(str, wish.banned)),
+    )
+    return _draft(
+        text,
+        made.annotations,
+        shares=made.shares,
+        seed=seed,
+        paragraphs=sorted(wish.paragraphs),
+        pinned=sorted(wish.pinned),
+        banned=sorted(wish.banned),
+    )
+
+
+def seed_of(text: str) -> int:
+    """The seed of a weave that asked for none: 31 bits of the text's SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % LARGEST_SEED
+
+
+def content_hash(text: str, annotations: Sequence[Annotation]) -> str:
+    """SHA-256, in hexadecimal, of what a reader is shown.
+
+    Hashed is the canonical JSON (RFC 8785) of `{"annotations": [[start, end, vocabulary id, replacement, explanation],
+    …], "text": …}`, annotations in the order of the text.
+    """
+    content = {"annotations": [as_list(one) for one in annotations], "text": text}
+    canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def as_list(annotation: Annotation) -> list[Any]:
+    """The stored and hashed form of an annotation."""
+    one = annotation
+    return [one.start, one.end, one.vocabulary_id, one.replacement, one.explain]
+
+
+def _draft(text: str, annotations: Sequence[Annotation], **more: Any) -> Draft:
+    chunks = weaving.chunks(text, annotations) if annotations else _by_paragraph(text)
+    words = weaving.word_count(text)
+    replaced = sum(weaving.word_count(chunk.source) for chunk in chunks if chunk.kind == "chem")
+    return Draft(
+        text=text,
+        annotations=annotations,
+        chunks=chunks,
+        content_hash=content_hash(text, annotations),
+        chem_ratio=Decimal(replaced) / words if words else Decimal(0),
+        word_count=words,
+        reading_minutes=max(1, weaving.reading_minutes(text)),
+        **more,
+    )
+
+
+def _by_paragraph(text: str) -> list[Chunk]:
+    """The paragraphs, each with the white space up to the next, so that together they are the text."""
+    starts = [0, *(start for start, _ in weaving.paragraphs(text)[1:]), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(starts)]
+    return [Chunk(position, "normal", piece, piece, "") for position, piece in enumerate(pieces)]

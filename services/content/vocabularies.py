@@ -1,0 +1,154 @@
+"""Vocabularies."""
+
+from typing import Any
+from uuid import UUID
+
+from kit import audit, fieldmask
+from kit.access import require
+from kit.audit import Action
+from kit.db import Database, WriteSession
+from kit.errors import AlreadyExists, to_status
+from kit.models import check_etag, now
+from kit.pagination import Page
+from services.content import rules
+from services.content.enums import PART_OF_SPEECH
+from services.content.models import Vocabulary
+from services.content.queries import courses, vocabularies
+from storyloom.content.v1 import vocabularies_pb2
+from storyloom.content.v1.vocabularies_pb2 import BatchCreateVocabularyResult
+from storyloom.content.v1.vocabularies_pb2 import Vocabulary as VocabularyMessage
+
+WRITABLE = ("term", "translation", "part_of_speech", "sense", "level", "explanation", "forms")
+CONVERT = {"part_of_speech": PART_OF_SPEECH.word.__getitem__, "forms": list}
+
+
+class VocabularyService:
+    SERVICE = vocabularies_pb2.DESCRIPTOR.services_by_name["VocabularyService"]
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def CreateVocabulary(
+        self, request: vocabularies_pb2.CreateVocabularyRequest, context: Any
+    ) -> VocabularyMessage:
+        async with self.db.write() as session:
+            word = _new(request.vocabulary, await courses.get_settings(session))
+            require("create", word)
+            session.add(word)
+            return await _record(session, Action.CREATE, word)
+
+    async def BatchCreateVocabularies(
+        self, request: vocabularies_pb2.BatchCreateVocabulariesRequest, context: Any
+    ) -> vocabularies_pb2.BatchCreateVocabulariesResponse:
+        async with self.db.write() as session:
+            settings = await courses.get_settings(session)
+            words = [_new(sent, settings) for sent in request.vocabularies]
+            for word in words:
+                require("create", word)
+                word.tenant_id, word.revision = session.tenant_id, 1
+            created = await vocabularies.insert_new(session, words)
+            for word in words:
+                if word.id in created:
+                    audit.record(session, Action.CREATE, word)
+        return vocabularies_pb2.BatchCreateVocabulariesResponse(results=(_result(one, created) for one in words))
+
+    async def GetVocabulary(self, request: vocabularies_pb2.GetVocabularyRequest, context: Any) -> VocabularyMessage:
+        async with self.db.read() as session:
+            row = await vocabularies.get_vocabulary(session, UUID(request.id))
+        require("read", row, resource="vocabulary")
+        return vocabulary_to_proto(row)
+
+    async def ListVocabularies(
+        self, request: vocabularies_pb2.ListVocabulariesRequest, context: Any
+    ) -> vocabularies_pb2.ListVocabulariesResponse:
+        page = Page.of(request)
+        async with self.db.read() as session:
+            part_of_speech = PART_OF_SPEECH.word[request.part_of_speech]
+            rows = await vocabularies.list_vocabularies(session, request, part_of_speech, page)
+        by_term = request.order_by.startswith("term")
+        rows, token = page.split(rows, lambda row: (row.term_key, row.id) if by_term else (row.id,))
+        return vocabularies_pb2.ListVocabulariesResponse(
+            vocabularies=map(vocabulary_to_proto, rows), next_page_token=token
+        )
+
+    async def UpdateVocabulary(
+        self, request: vocabularies_pb2.UpdateVocabularyRequest, context: Any
+    ) -> VocabularyMessage:
+        async with self.db.write() as session:
+            word = await vocabularies.lock_vocabulary(session, UUID(request.vocabulary.id))
+            require("update", word)
+            check_etag(word, request.vocabulary.etag)
+            fieldmask.apply(word, request.vocabulary, request.update_mask, WRITABLE, CONVERT)
+            word.term_key = rules.term_key(word.term)
+            return await _record(session, Action.UPDATE, word)
+
+    async def DeleteVocabulary(
+        self, request: vocabularies_pb2.DeleteVocabularyRequest, context: Any
+    ) -> VocabularyMessage:
+        async with self.db.write() as session:
+            word = await vocabularies.lock_vocabulary(session, UUID(request.id))
+            require("delete", word)
+            check_etag(word, request.etag)
+            word.deleted_at = now()
+            return await _record(session, Action.DELETE, word)
+
+    async def UndeleteVocabulary(
+        self, request: vocabularies_pb2.UndeleteVocabularyRequest, context: Any
+    ) -> VocabularyMessage:
+        async with self.db.write() as session:
+            word = await vocabularies.lock_vocabulary(session, UUID(request.id), deleted=True)
+            require("undelete", word)
+            check_etag(word, request.etag)
+            rules.check_deleted("vocabulary", word.deleted_at)
+            word.deleted_at = None
+            return await _record(session, Action.UNDELETE, word)
+
+
+def _new(sent: VocabularyMessage, settings: Any) -> Vocabulary:
+    return Vocabulary(
+        term=sent.term,
+        term_key=rules.term_key(sent.term),
+        translation=sent.translation,
+        part_of_speech=PART_OF_SPEECH.word[sent.part_of_speech],
+        sense=sent.sense or 1,
+        level=sent.level,
+        explanation=sent.explanation,
+        forms=list(sent.forms),
+        language=sent.language or settings.story_language,
+        learning_language=sent.learning_language or settings.learning_language,
+    )
+
+
+def _result(word: Vocabulary, created: set[UUID]) -> BatchCreateVocabularyResult:
+    if word.id in created:
+        return BatchCreateVocabularyResult(vocabulary=vocabulary_to_proto(word))
+    return BatchCreateVocabularyResult(error=to_status(AlreadyExists("Another resource has the same unique value.")))
+
+
+async def _record(session: WriteSession, action: Action, word: Vocabulary) -> VocabularyMessage:
+    """Audits and writes the change; returns the vocabulary as it is now."""
+    audit.record(session, action, word)
+    await session.flush()
+    return vocabulary_to_proto(word)
+
+
+def vocabulary_to_proto(row: Any) -> VocabularyMessage:
+    """Of the entity, or of a row of its columns."""
+    message = VocabularyMessage(
+        id=str(row.id),
+        term=row.term,
+        translation=row.translation,
+        part_of_speech=PART_OF_SPEECH.number[row.part_of_speech],
+        sense=row.sense,
+        level=row.level,
+        explanation=row.explanation,
+        forms=row.forms,
+        language=row.language,
+        learning_language=row.learning_language,
+        etag=str(row.revision),
+    )
+    message.create_time.FromDatetime(row.created_at)
+    message.update_time.FromDatetime(row.updated_at)
+    if row.deleted_at:
+        message.delete_time.FromDatetime(row.deleted_at)
+    return message

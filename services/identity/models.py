@@ -1,0 +1,228 @@
+"""Tables of the identity service: tenants, users, roles, sessions, the keys that sign their tokens, and revisions."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Table,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy import Column as SqlColumn
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+import kit.models
+from kit.ids import SYSTEM_TENANT
+from kit.models import Resource, SoftDeleted, TenantRow, Timed
+from storyloom.identity.v1 import roles_pb2, tenants_pb2, users_pb2
+
+
+class Base(kit.models.Base):
+    __abstract__ = True
+    metadata = kit.models.metadata("identity")
+
+
+class TenantFacts:
+    """What clients see of a tenant."""
+
+    slug: Mapped[str]
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(default="active")
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class Tenant(TenantFacts, Resource, Base):
+    """A tenant, which is a row of its own: `tenant_id` and `id` are the same."""
+
+    __tablename__ = "tenants"
+    __resource__ = "tenant"
+    __message__ = tenants_pb2.Tenant.DESCRIPTOR
+    __table_args__ = (
+        CheckConstraint("id = tenant_id", "own"),
+        CheckConstraint("status IN ('active', 'suspended')", "status"),
+        UniqueConstraint("tenant_id"),
+    )
+
+
+class TenantListing(TenantFacts, TenantRow, Timed, Base):
+    """The platform's list of tenants: rows of the system tenant, whose id is the id of the tenant they tell of.
+
+    A sign-in knows a slug and no tenant, and staff search all tenants, but no query can read rows of two tenants. So
+    what is known of a tenant is written here again, in the transaction of each change.
+    """
+
+    __tablename__ = "tenant_listings"
+    __table_args__ = (
+        CheckConstraint(f"tenant_id = '{SYSTEM_TENANT}'", "system"),
+        Index(None, "tenant_id", "slug", unique=True),
+    )
+    revision: Mapped[int]
+
+
+class User(Resource, SoftDeleted, Base):
+    __tablename__ = "users"
+    __resource__ = "user"
+    __message__ = users_pb2.User.DESCRIPTOR
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], [Tenant.tenant_id]),
+        CheckConstraint("status IN ('active', 'invited', 'deactivated')", "status"),
+        CheckConstraint("status <> 'active' OR password_hash IS NOT NULL", "password"),
+        Index(
+            "ix_users_tenant_id_email",
+            "tenant_id",
+            text("lower(email)"),
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        Index(None, "tenant_id", "display_name", "id"),
+    )
+    email: Mapped[str]
+    display_name: Mapped[str]
+    locale: Mapped[str] = mapped_column(default="")
+    level: Mapped[str] = mapped_column(default="")
+    attributes: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+    status: Mapped[str]
+    password_hash: Mapped[str | None] = mapped_column(default=None)
+
+
+class Role(Resource, Base):
+    __tablename__ = "roles"
+    __resource__ = "role"
+    __message__ = roles_pb2.Role.DESCRIPTOR
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], [Tenant.tenant_id]),
+        Index(None, "tenant_id", "slug", unique=True),
+    )
+    slug: Mapped[str]
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+    system: Mapped[bool] = mapped_column(default=False)
+
+
+class RolePermission(TenantRow, Timed, Base):
+    __tablename__ = "role_permissions"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "role_id"], [Role.tenant_id, Role.id], ondelete="CASCADE"),
+        Index(None, "tenant_id", "role_id", "resource", "action", unique=True),
+    )
+    role_id: Mapped[UUID]
+    resource: Mapped[str]
+    action: Mapped[str]
+
+
+class UserRole(TenantRow, Timed, Base):
+    __tablename__ = "user_roles"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], [User.tenant_id, User.id], ondelete="CASCADE"),
+        ForeignKeyConstraint(["tenant_id", "role_id"], [Role.tenant_id, Role.id]),
+        Index(None, "tenant_id", "user_id", "role_id", unique=True),
+        Index(None, "tenant_id", "role_id"),
+    )
+    user_id: Mapped[UUID]
+    role_id: Mapped[UUID]
+
+
+class UserPermission(TenantRow, Timed, Base):
+    """A permission that a user has beside those of their roles."""
+
+    __tablename__ = "user_permissions"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], [User.tenant_id, User.id], ondelete="CASCADE"),
+        Index(None, "tenant_id", "user_id", "resource", "action", unique=True),
+    )
+    user_id: Mapped[UUID]
+    resource: Mapped[str]
+    action: Mapped[str]
+
+
+class Session(TenantRow, Timed, Base):
+    """One sign-in on one device, and the family of its refresh tokens.
+
+    `generation` counts the rotations; tokens of it are current.
+    """
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], [User.tenant_id, User.id], ondelete="CASCADE"),
+        CheckConstraint("end_reason IN ('sign_out', 'password_change', 'barred', 'token_reuse')", "end_reason"),
+        Index(None, "tenant_id", "user_id", "ended_at"),
+        Index(None, "tenant_id", "expires_at"),
+    )
+    user_id: Mapped[UUID]
+    generation: Mapped[int]
+    rotated_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None] = mapped_column(default=None)
+    end_reason: Mapped[str | None] = mapped_column(default=None)
+
+
+class RefreshToken(TenantRow, Timed, Base):
+    """A refresh token, of which only the SHA-256 is known. Used ones stay, so that their reuse is noticed."""
+
+    __tablename__ = "refresh_tokens"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "session_id"], [Session.tenant_id, Session.id], ondelete="CASCADE"),
+        Index(None, "tenant_id", "session_id", "token_hash", unique=True),
+    )
+    session_id: Mapped[UUID]
+    token_hash: Mapped[bytes]
+    generation: Mapped[int]
+    expires_at: Mapped[datetime]
+
+
+class SignInFailures(TenantRow, Timed, Base):
+    """Failed attempts for one key: an address, or an account seen from an address. Rows of the system tenant.
+
+    The key is a keyed hash: the table names neither accounts nor addresses.
+    """
+
+    __tablename__ = "sign_in_failures"
+    __table_args__ = (Index(None, "tenant_id", "key", unique=True), Index(None, "tenant_id", "last_failed_at"))
+    key: Mapped[bytes]
+    failures: Mapped[int]
+    last_failed_at: Mapped[datetime]
+    blocked_until: Mapped[datetime]
+
+
+class SigningKey(TenantRow, Timed, Base):
+    """A key that signs access tokens; its id is the `kid`. Rows of the system tenant.
+
+    The partial unique index lets two processes that start together make one first key, not two.
+    """
+
+    __tablename__ = "signing_keys"
+    __table_args__ = (
+        CheckConstraint("state IN ('published', 'active', 'retired')", "state"),
+        Index(None, "tenant_id", "state", unique=True, postgresql_where=text("state <> 'retired'")),
+    )
+    state: Mapped[str]
+    public_key: Mapped[bytes]
+    sealed_private_key: Mapped[bytes]
+    activated_at: Mapped[datetime | None] = mapped_column(default=None)
+    retired_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
+# Says only that somebody's rights changed, not how; read across tenants by one query, so infrastructure without policy.
+access_revisions = Table(
+    "access_revisions",
+    Base.metadata,
+    SqlColumn("revision", BigInteger, Identity(always=True), primary_key=True),
+    SqlColumn("tenant_id", Uuid, nullable=False),
+    SqlColumn("user_id", Uuid),
+    SqlColumn("session_id", Uuid),
+    SqlColumn(
+        "transaction_id", BigInteger, nullable=False, server_default=text("(pg_current_xact_id()::text)::bigint")
+    ),
+    SqlColumn("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Index(None, "transaction_id"),
+    Index(None, "created_at"),
+)

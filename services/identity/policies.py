@@ -1,0 +1,83 @@
+"""Built-in rules of the identity service, and the roles that every tenant and the platform itself start with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kit.access import Compare, Ref, Rule
+
+# In rules about users `user.id` is the user looked at; the caller's own id is passed as this.
+CALLER_ID = "caller.id"
+
+RULES = (
+    Rule(
+        "users read and update their own account",
+        "user",
+        frozenset({"read", "update"}),
+        Compare("user.id", "eq", Ref(CALLER_ID)),
+    ),
+)
+# What users may change of their own account; the rest of it takes the permission user:update.
+OWN_FIELDS = frozenset({"display_name", "locale"})
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRole:
+    """A role as it is first made. `permissions` are actions, separated by spaces, by resource."""
+
+    name: str
+    description: str
+    permissions: Mapping[str, str]
+
+    @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        return frozenset((resource, action) for resource, text in self.permissions.items() for action in text.split())
+
+
+ADMINISTRATOR = "admin"
+SUPER_ADMINISTRATOR = "super_admin"
+
+# A role's permission covers all rows of the tenant. What is published, shared with a class or one's own is opened by
+# the built-in rules of the service that has the rows, so students need little here.
+TENANT_ROLES: Mapping[str, DefaultRole] = {
+    ADMINISTRATOR: DefaultRole("Administrator", "May do everything within the tenant.", {"all": "manage"}),
+    "teacher": DefaultRole(
+        "Teacher",
+        "Writes and publishes content, approves that of others, and follows the learners.",
+        {
+            "course": "create read list update delete undelete publish archive",
+            "unit": "create read list update delete undelete",
+            "lesson": "create read list update delete undelete publish",
+            "story": "create read list update delete undelete weave publish archive",
+            "story_version": "approve",
+            "vocabulary": "create read list update delete undelete",
+            "question": "create read list update delete undelete",
+            "quiz": "create read list update delete undelete publish archive",
+            "approval": "create read list approve withdraw",
+            "enrollment": "manage",
+            "progress": "read list",
+            "learning_session": "read list",
+            "attempt": "read list",
+            "user": "read list",
+            "role": "list",
+        },
+    ),
+    "student": DefaultRole(
+        "Student",
+        "Learns: reads what is published, and keeps an own record.",
+        {"vocabulary": "read list"},
+    ),
+    "auditor": DefaultRole("Auditor", "Reads the audit log and nothing else.", {"audit_log": "read list"}),
+}
+PLATFORM_ROLES: Mapping[str, DefaultRole] = {
+    SUPER_ADMINISTRATOR: DefaultRole("Super administrator", "May do everything in every tenant.", {"all": "manage"}),
+    "system_admin": DefaultRole(
+        "System administrator",
+        "Creates, configures and suspends tenants, without access to their data.",
+        {
+            "tenant": "create read list update suspend resume",
+            "user": "read list",
+            "role": "read list",
+            "audit_log": "read list",
+        },
+    ),
+}

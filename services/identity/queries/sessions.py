@@ -1,0 +1,92 @@
+"""Queries of sessions and refresh tokens."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, or_, select, update
+
+from kit.db import WriteSession
+from kit.models import now
+from services.identity import rules
+from services.identity.models import (
+    RefreshToken,
+    Session,
+)
+from services.identity.queries.transactions import change_access
+
+# Long after no token of the session can be valid any more.
+FORGOTTEN_AFTER = timedelta(days=1)
+
+
+async def insert_session(session: WriteSession, user_id: UUID) -> tuple[Session, str]:
+    """A new session, and its first refresh token. Now and then forgets old ones."""
+    at = now()
+    opened = Session(user_id=user_id, generation=0, rotated_at=at, expires_at=at + rules.REFRESH_TOKEN_LIFETIME)
+    session.add(opened)
+    await session.flush()
+    if opened.id.bytes[-1] < 4:
+        await _delete_old_sessions(session, at - FORGOTTEN_AFTER)
+    return opened, _issue(session, opened)
+
+
+def _issue(session: WriteSession, family: Session) -> str:
+    expires_at = now() + rules.REFRESH_TOKEN_LIFETIME
+    secret = rules.RefreshSecret.new(session.tenant_id, family.id)
+    token = RefreshToken(
+        session_id=family.id, token_hash=secret.digest, generation=family.generation, expires_at=expires_at
+    )
+    session.add(token)
+    family.expires_at = expires_at
+    return secret.text
+
+
+async def find_family(session: WriteSession, secret: rules.RefreshSecret) -> tuple[Session, int] | None:
+    """The living session of a refresh token, locked, and the token's generation."""
+    locked = await session.execute(
+        select(Session)
+        .where(Session.tenant_id == session.tenant_id, Session.id == secret.session_id, Session.ended_at.is_(None))
+        .with_for_update()
+    )
+    family = locked.scalar_one_or_none()
+    if family is None:
+        return None
+    generation = await session.scalar(
+        select(RefreshToken.generation).where(
+            RefreshToken.tenant_id == session.tenant_id,
+            RefreshToken.session_id == family.id,
+            RefreshToken.token_hash == secret.digest,
+            RefreshToken.expires_at > now(),
+        )
+    )
+    return None if generation is None else (family, generation)
+
+
+def rotate(session: WriteSession, family: Session, *, again: bool) -> str:
+    """The session's next refresh token; `again` when the one before was issued already and its answer lost."""
+    if not again:
+        family.generation, family.rotated_at = family.generation + 1, now()
+    return _issue(session, family)
+
+
+async def end_sessions(
+    session: WriteSession, user_id: UUID, reason: str, *, only: UUID | None = None, but: UUID | None = None
+) -> list[UUID]:
+    """Ends the user's sessions, and makes every service refuse their tokens. Returns their ids."""
+    statement = update(Session).where(
+        Session.tenant_id == session.tenant_id, Session.user_id == user_id, Session.ended_at.is_(None)
+    )
+    if only is not None:
+        statement = statement.where(Session.id == only)
+    if but is not None:
+        statement = statement.where(Session.id != but)
+    statement = statement.values(ended_at=now(), end_reason=reason).returning(Session.id)
+    found = await session.execute(statement.execution_options(synchronize_session=False))
+    ended = list(found.scalars())
+    for one in ended:
+        await change_access(session, user_id, session_id=one)
+    return ended
+
+
+async def _delete_old_sessions(session: WriteSession, before: datetime) -> None:
+    old = or_(Session.expires_at < before, Session.ended_at < before)
+    await session.execute(delete(Session).where(Session.tenant_id == session.tenant_id, old))

@@ -1,0 +1,137 @@
+"""SessionService: signing in and out, and the keys that tokens are checked with."""
+
+import json
+from typing import Any
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.empty_pb2 import Empty
+
+from kit import audit
+from kit.auth import Principal, current
+from kit.call import current_call
+from kit.db import Database, WriteSession
+from kit.errors import PermissionDenied, Unauthenticated
+from kit.ids import NIL, SYSTEM_TENANT, new_id
+from kit.models import now
+from services.identity import queries, rules
+from services.identity.models import Session
+from services.identity.passwords import Passwords
+from services.identity.signing import Keyring
+from services.identity.throttling import Attempt, Throttle, address_of
+from services.identity.users import user_to_proto
+from storyloom.identity.v1 import sessions_pb2
+from storyloom.type.v1.errors_pb2 import ErrorReason
+
+
+class SessionService:
+    SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
+
+    def __init__(self, db: Database, keyring: Keyring, passwords: Passwords, throttle: Throttle) -> None:
+        self.db, self.keyring, self.passwords, self.throttle = db, keyring, passwords, throttle
+
+    async def CreateSession(self, request: sessions_pb2.CreateSessionRequest, context: Any) -> sessions_pb2.Session:
+        attempt = self.throttle.attempt(f"{request.tenant}\0{request.email.lower()}", address_of(context))
+        async with self.db.read(SYSTEM_TENANT) as session:
+            failed_before = await self.throttle.check(session, attempt)
+            tenant = await queries.find_listing(session, request.tenant)
+            # An unknown tenant is looked into as well, as an empty one: no answer may tell by its time what exists.
+            async with queries.in_tenant(session, tenant.id if tenant else new_id()):
+                user = await queries.find_account(session, request.email)
+        matches = await self.passwords.verify(user and user.password_hash, request.password)
+        if not matches or tenant is None or user is None or user.status != "active":
+            raise await self._refusal(attempt, tenant, user)
+        _act_as(tenant.id, user.id)
+        if tenant.status == "suspended":
+            raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
+        renewed = await self._renewed_hash(user.password_hash, request.password)
+        async with self.db.write(tenant.id) as session:
+            if renewed:
+                await queries.replace_password(session, user.id, old=user.password_hash, new=renewed)
+            if failed_before:
+                async with queries.in_tenant(session, SYSTEM_TENANT):
+                    await self.throttle.forgive(session, attempt)
+            opened, refresh_token = await queries.insert_session(session, user.id)
+            audit.write(session, "sign_in", "user", user.id, new={"session_id": opened.id})
+        return self._answer(opened, refresh_token, user)
+
+    async def _refusal(self, attempt: Attempt, tenant: Any, user: Any) -> Unauthenticated:
+        async with self.db.write(SYSTEM_TENANT) as session:
+            await self.throttle.count_failure(session, attempt)
+            # Failures at tenants that do not exist are for the platform's own auditors to see.
+            async with queries.in_tenant(session, tenant.id if tenant else SYSTEM_TENANT):
+                audit.write(session, "sign_in_failed", "user", user.id if user else NIL)
+        return Unauthenticated(
+            "Tenant, e-mail address and password do not match.", reason=ErrorReason.INVALID_CREDENTIALS
+        )
+
+    async def _renewed_hash(self, stored: str, password: str) -> str | None:
+        return await self.passwords.hash(password) if self.passwords.is_outdated(stored) else None
+
+    async def RefreshSession(self, request: sessions_pb2.RefreshSessionRequest, context: Any) -> sessions_pb2.Session:
+        secret = rules.RefreshSecret.parse(request.refresh_token)
+        async with self.db.write(secret.tenant_id) as session:
+            found = await queries.find_family(session, secret)
+            if found is None:
+                raise rules.refused_refresh()
+            family, generation = found
+            _act_as(secret.tenant_id, family.user_id)
+            verdict = rules.refresh(generation, family.generation, family.rotated_at, now())
+            if verdict is rules.Refresh.REUSE:
+                await _end_stolen(session, family)
+            else:
+                user = await _active_user(session, family)
+                again = verdict is rules.Refresh.REPLAY
+                refresh_token = queries.rotate(session, family, again=again)
+        if verdict is rules.Refresh.REUSE:
+            # Only now, outside the transaction: raised inside, it would bring the session back to life.
+            raise rules.refused_refresh()
+        return self._answer(family, refresh_token, user)
+
+    def _answer(self, family: Session, refresh_token: str, user: Any) -> sessions_pb2.Session:
+        access_token, expires = self.keyring.access_token(
+            tenant_id=family.tenant_id, user_id=user.id, session_id=family.id, roles=user.roles
+        )
+        answer = sessions_pb2.Session(
+            access_token=access_token,
+            refresh_token=refresh_token,
+            user=user_to_proto(user),
+            session_id=str(family.id),
+        )
+        answer.expire_time.FromSeconds(expires)
+        return answer
+
+    async def DeleteSession(self, request: sessions_pb2.DeleteSessionRequest, context: Any) -> Empty:
+        caller = current()
+        async with self.db.write(caller.home_tenant_id) as session:
+            only = None if request.everywhere else caller.session_id
+            ended = await queries.end_sessions(session, caller.subject, "sign_out", only=only)
+            if ended:
+                audit.write(session, "sign_out", "user", caller.subject, old={"session_ids": ended})
+        return Empty()
+
+    async def GetJwks(self, request: sessions_pb2.GetJwksRequest, context: Any) -> HttpBody:
+        keys = json.dumps(await self.keyring.jwks()).encode()
+        return HttpBody(content_type="application/jwk-set+json", data=keys)
+
+
+async def _end_stolen(session: WriteSession, family: Session) -> None:
+    await queries.end_sessions(session, family.user_id, "token_reuse", only=family.id)
+    audit.write(session, "refresh_token_reused", "user", family.user_id, old={"session_ids": [family.id]})
+
+
+async def _active_user(session: WriteSession, family: Session) -> Any:
+    """The session's user, while they may use the platform."""
+    user = await queries.get_user_row(session, family.user_id, also_deleted=True)
+    if user.status != "active" or user.deleted_at is not None:
+        raise rules.refused_refresh()
+    tenant = await queries.get_tenant_row(session)
+    if tenant.status == "suspended":
+        raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
+    return user
+
+
+def _act_as(tenant_id: Any, user_id: Any) -> None:
+    """From here on the call is that user's: its audit entries and spans say so."""
+    call = current_call()
+    assert call is not None  # noqa: S101  # sign-in is an RPC
+    call.principal = Principal(tenant_id=tenant_id, home_tenant_id=tenant_id, user_id=user_id)

@@ -1,0 +1,116 @@
+"""Tables of the learning service. `lesson_index` and `course_index` mirror what content told by events."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ARRAY, CheckConstraint, Index, Interval, Text, Uuid, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+import kit.models
+from kit.models import Resource, TenantRow, Timed, now
+from storyloom.learning.v1 import enrollments_pb2, learning_sessions_pb2, progress_pb2
+
+
+class Base(kit.models.Base):
+    __abstract__ = True
+    metadata = kit.models.metadata("learning")
+
+
+class Enrollment(Resource, Base):
+    __tablename__ = "enrollments"
+    __resource__ = "enrollment"
+    __message__ = enrollments_pb2.Enrollment.DESCRIPTOR
+    __table_args__ = (
+        CheckConstraint("state IN ('active', 'withdrawn')", name="state"),
+        Index(
+            "ix_enrollments_one_active",
+            "tenant_id", "user_id", "course_id",
+            unique=True,
+            postgresql_where=text("state = 'active'"),
+        ),
+        Index(None, "tenant_id", "user_id", "id"),
+        Index(None, "tenant_id", "course_id", "id"),
+    )  # fmt: skip
+
+    course_id: Mapped[UUID]
+    user_id: Mapped[UUID]
+    state: Mapped[str] = mapped_column(Text, default="active", server_default="active")
+    withdraw_time: Mapped[datetime | None]
+
+
+class Progress(Resource, Base):
+    __tablename__ = "user_progress"
+    __resource__ = "progress"
+    __message__ = progress_pb2.Progress.DESCRIPTOR
+    __table_args__ = (
+        CheckConstraint("status IN ('not_started', 'in_progress', 'completed')", name="status"),
+        CheckConstraint("position_percent BETWEEN 0 AND 100", name="position_percent"),
+        Index(None, "tenant_id", "user_id", "lesson_id", unique=True),
+        Index(None, "tenant_id", "course_id", "id"),
+    )
+
+    user_id: Mapped[UUID]
+    lesson_id: Mapped[UUID]
+    course_id: Mapped[UUID]
+    status: Mapped[str]
+    position_percent: Mapped[int]
+    start_time: Mapped[datetime | None]
+    last_view_time: Mapped[datetime]
+    complete_time: Mapped[datetime | None]
+
+
+class LearningSession(Resource, Base):
+    __tablename__ = "learning_sessions"
+    __resource__ = "learning_session"
+    __message__ = learning_sessions_pb2.LearningSession.DESCRIPTOR
+    __table_args__ = (
+        CheckConstraint("state IN ('open', 'ended', 'abandoned')", name="state"),
+        CheckConstraint("(state = 'open') = (end_time IS NULL)", name="end_time"),
+        Index(
+            "ix_learning_sessions_one_open",
+            "tenant_id", "user_id",
+            unique=True,
+            postgresql_where=text("state = 'open'"),
+        ),
+        Index(None, "tenant_id", "user_id", "id"),
+        Index(None, "tenant_id", "lesson_id", "id"),
+    )  # fmt: skip
+
+    user_id: Mapped[UUID]
+    lesson_id: Mapped[UUID]
+    story_id: Mapped[UUID | None]
+    start_time: Mapped[datetime] = mapped_column(default=now)
+    last_seen_time: Mapped[datetime] = mapped_column(default=now)
+    end_time: Mapped[datetime | None]
+    active_duration: Mapped[timedelta] = mapped_column(Interval, default=timedelta(0))
+    interactions: Mapped[int] = mapped_column(default=0)
+    # A session without a sign of life is abandoned, though nobody comes by to write it down: see `rules.state_at`.
+    state: Mapped[str] = mapped_column(Text, default="open", server_default="open")
+
+
+class IndexedLesson(TenantRow, Timed, Base):
+    """What content told of a lesson, whose id is the row's. Prerequisites may be lessons not told of yet."""
+
+    __tablename__ = "lesson_index"
+    __table_args__ = (
+        CheckConstraint("status IN ('draft', 'published')", name="status"),
+        Index(None, "tenant_id", "course_id"),
+    )
+
+    course_id: Mapped[UUID]
+    unit_id: Mapped[UUID]
+    title: Mapped[str]
+    status: Mapped[str]
+    position: Mapped[int]
+    prerequisite_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    deleted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class IndexedCourse(TenantRow, Timed, Base):
+    """What content told of a course, whose id is the row's."""
+
+    __tablename__ = "course_index"
+    __table_args__ = (CheckConstraint("status IN ('draft', 'published', 'archived')", name="status"),)
+
+    status: Mapped[str]
+    deleted: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -1,0 +1,114 @@
+"""How progress moves, what a lesson asks of its learner, and which time counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from kit.errors import FailedPrecondition
+from storyloom.type.v1.errors_pb2 import ErrorReason
+
+IDLE_CAP = timedelta(seconds=60)
+ABANDONED_AFTER = timedelta(minutes=30)
+INTERACTIONS_PER_SECOND = 10
+# A view that brings nothing new is written down at most this often.
+VIEW_PRECISION = timedelta(minutes=1)
+
+
+class Status(StrEnum):
+    """How far a learner has come in a lesson, in this order."""
+
+    NOT_STARTED = "not_started"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+
+
+ORDER = tuple(Status)
+
+
+def advance(recorded: tuple[str, int], told: tuple[str, int]) -> tuple[Status, int]:
+    """Status and percentage after a report of both; neither goes back.
+
+    An empty status in the report is none told. A percentage above 0 means in progress at least, and completed means
+    100 percent; 100 percent does not mean completed.
+    """
+    moved = Status.IN_PROGRESS if told[1] else Status.NOT_STARTED
+    status = max(Status(recorded[0]), Status(told[0] or Status.NOT_STARTED), moved, key=ORDER.index)
+    return status, 100 if status is Status.COMPLETED else max(recorded[1], told[1])
+
+
+def is_view_due(last_view: datetime | None, now: datetime) -> bool:
+    """Whether a view at `now` is to be written down though it brings nothing new."""
+    return last_view is None or now - last_view >= VIEW_PRECISION
+
+
+def check_open(*, published: bool, enrolled: bool) -> None:
+    """Raises WRONG_STATE unless the lesson is published and the learner enrolled in its course."""
+    if not enrolled:
+        raise _wrong_state("The learner is not enrolled in the course of the lesson.", "not_enrolled")
+    if not published:
+        raise _wrong_state("The lesson is not published.", "draft")
+
+
+def check_prerequisites(missing: Sequence[UUID], status: str) -> None:
+    """Raises WRONG_STATE, naming the lessons, while prerequisites are not completed.
+
+    Who has completed the lesson stays free of prerequisites added since.
+    """
+    if missing and status != Status.COMPLETED:
+        raise FailedPrecondition(
+            "Complete the prerequisites of the lesson first.",
+            reason=ErrorReason.WRONG_STATE,
+            metadata={"state": "locked", "prerequisite_ids": ",".join(sorted(map(str, missing)))},
+        )
+
+
+def percent_of(completed: int, lessons: int) -> int:
+    """Whole percent, rounded down; 0 of no lessons."""
+    return completed * 100 // lessons if lessons else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a session has on its account: time the learner was active, when last heard of, interactions."""
+
+    active: timedelta
+    last_seen: datetime
+    interactions: int
+
+    def accrue(self, now: datetime, interactions: int = 0) -> "Activity":
+        """The account after a sign of life at `now` with so many interactions since the one before.
+
+        Of the time between two signs of life at most `IDLE_CAP` counts, and of the interactions at most
+        `INTERACTIONS_PER_SECOND` for each second. Active time is never more than the time that has passed.
+        """
+        passed = max(now - self.last_seen, timedelta(0))
+        believable = passed * INTERACTIONS_PER_SECOND // timedelta(seconds=1)
+        return Activity(
+            self.active + min(passed, IDLE_CAP),
+            # Clocks of two processes differ a little: what was counted once is not counted again.
+            max(now, self.last_seen),
+            self.interactions + min(interactions, believable),
+        )
+
+
+def state_at(state: str, last_seen: datetime, now: datetime) -> str:
+    """The state of a session stored as `state`: open without a sign of life for long enough is abandoned."""
+    return "abandoned" if state == "open" and now - last_seen > ABANDONED_AFTER else state
+
+
+def check_running(state: str) -> None:
+    """Raises WRONG_STATE unless the state is open."""
+    if state != "open":
+        raise _wrong_state("The session is not open any more.", state)
+
+
+def check_active(state: str) -> None:
+    """Raises WRONG_STATE unless the enrolment's state is active."""
+    if state != "active":
+        raise _wrong_state("The enrolment has ended already.", state)
+
+
+def _wrong_state(message: str, state: str) -> FailedPrecondition:
+    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})

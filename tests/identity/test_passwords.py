@@ -1,0 +1,48 @@
+"""Passwords and their hashes."""
+
+import time
+import unicodedata
+
+import pytest
+from argon2 import PasswordHasher
+
+from services.identity.passwords import Passwords
+
+
+@pytest.fixture(scope="module")
+def passwords() -> Passwords:
+    return Passwords()
+
+
+class TestPasswords:
+    async def test_verifies_the_password_and_no_other(self, passwords):
+        stored = await passwords.hash("correct horse")
+        assert await passwords.verify(stored, "correct horse")
+        assert not await passwords.verify(stored, "correct horsf")
+
+    async def test_uses_argon2id_with_19_mib_and_two_passes(self, passwords):
+        assert (await passwords.hash("secret")).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+    async def test_the_same_letters_composed_differently_are_the_same_password(self, passwords):
+        stored = await passwords.hash(unicodedata.normalize("NFD", "Tiếng Việt"))
+        assert await passwords.verify(stored, unicodedata.normalize("NFC", "Tiếng Việt"))
+
+    async def test_without_a_hash_it_is_false_and_takes_as_long(self, passwords):
+        stored = await passwords.hash("secret")
+        assert await passwords.verify(None, "nobody has this password") is False
+        known, unknown = [], []
+        for _ in range(7):
+            for times, one in ((known, stored), (unknown, None)):
+                started = time.perf_counter()
+                await passwords.verify(one, "wrong")
+                times.append(time.perf_counter() - started)
+        assert 0.5 < min(known) / min(unknown) < 2
+
+    @pytest.mark.parametrize("broken", ["", "plain", "$argon2id$v=19$m=19456,t=2,p=1$AAAA"])
+    async def test_a_damaged_hash_matches_nothing(self, passwords, broken):
+        assert not await passwords.verify(broken, "secret")
+
+    async def test_knows_a_hash_of_weaker_parameters(self, passwords):
+        weak = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
+        assert passwords.is_outdated(weak)
+        assert not passwords.is_outdated(await passwords.hash("secret"))
