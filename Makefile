@@ -8,7 +8,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
 # As many workers as processors, but no more than the databases of one small machine can bear.
-PYTEST := $(RUN) -m pytest -n auto --maxprocesses=4
+PYTEST := $(RUN) -m pytest -n auto --maxprocesses=4 --dist loadgroup
 PYTHON_CODE := kit services gateway deploy
 # With their folders, whose time changes when a file is taken away.
 PROTOS := $(shell find protos -name '*.proto' -o -type d -not -name __pycache__ 2>/dev/null)

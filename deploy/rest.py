@@ -1,6 +1,8 @@
 """A client of the gateway's JSON API, as a phone would be one."""
 
+import atexit
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
@@ -20,6 +22,14 @@ class RestError(Exception):
         return next((detail["reason"] for detail in details if "reason" in detail), "")
 
 
+@cache
+def _connection(url: str) -> httpx.Client:
+    """One pool of connections for everybody who calls this gateway."""
+    client = httpx.Client(base_url=url, timeout=30)
+    atexit.register(client.close)
+    return client
+
+
 @dataclass
 class Rest:
     """Calls in one person's name, or in nobody's before the sign-in. Remembers the trace of the last call."""
@@ -29,13 +39,10 @@ class Rest:
     user: dict[str, Any] = field(default_factory=dict)
     trace_id: str = ""
 
-    def __post_init__(self) -> None:
-        self._http = httpx.Client(base_url=self.url, timeout=30)
-
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """The JSON answer; `RestError` for every status but 200."""
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
-        response = self._http.request(method, path, json=body, params=query or None, headers=headers)
+        response = _connection(self.url).request(method, path, json=body, params=query or None, headers=headers)
         self.trace_id = response.headers.get("x-trace-id", "")
         answer = response.json() if response.headers.get("content-type", "").startswith("application/json") else {}
         if response.status_code != httpx.codes.OK:

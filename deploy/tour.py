@@ -44,7 +44,8 @@ class Tour:
         lesson, course = self.build_course(teacher)
         story, trace = self.weave_and_publish(teacher, lesson)
         quiz = create_quiz(teacher, SLUG, "Câu hỏi", lesson["id"])
-        self.say(teacher, "POST /v1/quizzes/{id}:publish", f"{quiz['questionCount']} questions, {quiz['maxScore']} points")
+        outcome = f"{quiz['questionCount']} questions, {quiz['maxScore']} points"
+        self.say(teacher, "POST /v1/quizzes/{id}:publish", outcome)
         student = self.study(teacher, course, lesson, story)
         self.take_quiz(student, quiz)
         self.look_into_the_audit_log(story)
@@ -75,7 +76,8 @@ class Tour:
         self.say(teacher, "POST /v1/stories/{id}:weave", ratios(story["currentVersion"]))
         approval, trace = self.approve(teacher, story)
         published = publish_when_approved(teacher, story["id"])
-        self.say(teacher, "POST /v1/stories/{id}:publish", f"{published['status']}, bound to {approval['contentHash'][:12]}…")
+        outcome = f"{published['status']}, bound to {approval['contentHash'][:12]}…"
+        self.say(teacher, "POST /v1/stories/{id}:publish", outcome)
         return story, trace
 
     def approve(self, teacher: Rest, story: Any) -> tuple[Any, str]:
@@ -146,8 +148,11 @@ class Tour:
 
 
 def ratios(version: Any) -> str:
-    shares = (f"{share['partOfSpeech'].rpartition('_')[2].lower()}s {share['woven']}/{share['occurrences']}" for share in version["shares"])
-    return f"version {version['number']}: " + ", ".join(shares)
+    parts = []
+    for share in version["shares"]:
+        word = share["partOfSpeech"].rpartition("_")[2].lower()
+        parts.append(f"{word}s {share['woven']}/{share['occurrences']}")
+    return f"version {version['number']}: " + ", ".join(parts)
 
 
 def sample(chunks: list[Any]) -> str:

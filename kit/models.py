@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from google.protobuf.descriptor import Descriptor
 from sqlalchemy import (
     BigInteger,
     DateTime,
@@ -79,11 +78,11 @@ class Resource(TenantRow, Timed):
     """
 
     __resource__: ClassVar[str]
-    __message__: ClassVar[Descriptor]
+    __message__: ClassVar[Any]
     revision: Mapped[int] = mapped_column(Integer, nullable=False, server_default=text("1"))
 
     @declared_attr.directive
-    def __mapper_args__(cls) -> Any:
+    def __mapper_args__(cls) -> Any:  # noqa: N805  # SQLAlchemy calls it with the class
         return {"version_id_col": cls.revision, "eager_defaults": False}
 
     @property

@@ -171,8 +171,17 @@ class JsonFormatter(logging.Formatter):
             line |= {"request_id": call.request_id, "rpc": call.rpc, "tenant_id": str(call.tenant_id or "")}
         line |= {key: value for key, value in vars(record).items() if key not in self._standard}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = _without_values(self.formatException(record.exc_info), record.exc_info[1])
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _without_values(text: str, error: BaseException | None) -> str:
+    """The formatted exception without PostgreSQL's DETAIL lines: they quote whole rows."""
+    while error is not None:
+        if detail := getattr(error, "detail", None):
+            text = text.replace(str(detail), "[redacted]")
+        error = error.__cause__ or error.__context__
+    return text
 
 
 def log_as_json(service: str, level: str) -> None:

@@ -1,18 +1,33 @@
 """Fixtures of the whole suite: one real PostgreSQL and one stack of real services for each worker."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import settings
 
 from tests.postgres import Cluster, migrated, server
+from tests.running import Running, running_platform
 from tests.stack import School, Stack, found_school
 
 # `make proof` searches long; every run prints what reproduces a failure.
 settings.register_profile("proof", max_examples=20_000, deadline=None, print_blob=True)
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "platform" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group("platform"))
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Running]:
+    """PostgreSQL, five services and Envoy as processes, with the demo school. Its tests share one worker."""
+    with running_platform() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from deploy.demo.authoring import WEAVE, add_vocabulary, create_quiz, create_sto
 from deploy.rest import Rest, RestError
 
 
-
 class Loader:
     """One run: the platform's administrator makes the tenants, their people do the rest."""
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Null, and_, false, func, not_, null, or_, true
+from sqlalchemy import ColumnElement, Null, String, and_, false, func, literal, not_, null, or_, true
 
 from kit.access.conditions import (
     All,
@@ -51,7 +51,17 @@ def _compare(condition: Compare, resource: str, model: Any, attributes: Attribut
         right = attributes(ref) if ref else condition.value
     if left is None or right is None or isinstance(left, Null) or isinstance(right, Null):
         return false()
+    if isinstance(left, frozenset | set | tuple | list):
+        return func.coalesce(_operate_many(left, condition.operator, right), false())
     return func.coalesce(_operate(left, condition.operator, right), false())
+
+
+def _operate_many(left: Any, operator: str, right: Any) -> Any:
+    """Several values of the caller against a column, as `conditions` evaluates them."""
+    if operator == "contains":
+        return right.in_(list(left))
+    matches = [_operate(literal(one), operator, right) for one in left]
+    return and_(true(), *matches) if operator in {"ne", "nin"} else or_(false(), *matches)
 
 
 def _operate(left: Any, operator: str, right: Any) -> Any:  # one case per operator
@@ -73,4 +83,9 @@ def _operate(left: Any, operator: str, right: Any) -> Any:  # one case per opera
         case "lte":
             return left <= right
         case _:
-            return left.contains(right, autoescape=True)
+            # Either side may be the column; LIKE would take the other one for a pattern.
+            return func.strpos(left, right) > 0 if _is_text(left) and _is_text(right) else false()
+
+
+def _is_text(side: Any) -> bool:
+    return isinstance(side, str) or isinstance(getattr(side, "type", None), String)

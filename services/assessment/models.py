@@ -127,7 +127,7 @@ class Response(TenantRow, Timed, Base):
         ForeignKeyConstraint(["tenant_id", "attempt_id"], [Attempt.tenant_id, Attempt.id]),
         ForeignKeyConstraint(["tenant_id", "version_id"], [QuestionVersion.tenant_id, QuestionVersion.id]),
         Index(None, "tenant_id", "attempt_id", "version_id", unique=True),
-        Index(None, "tenant_id", "version_id"),
+        Index(None, "tenant_id", "version_id", "attempt_id"),
     )
 
     attempt_id: Mapped[UUID]

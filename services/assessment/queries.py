@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -366,7 +365,8 @@ async def save_attempt(session: WriteSession, attempt: Taking, answers: Mapping[
         "answers": json.dumps([{"version_id": str(one), "answer": answers[one]} for one in answers]),
     }
     if result := attempt.result:
-        values |= asdict(result) | {"detail": json.dumps(result.detail)}
+        values |= {name: getattr(result, name) for name in ("score", "max_score", "percent", "passed")}
+        values["detail"] = json.dumps(result.detail)
     revision = (await session.execute(CLOSE_ATTEMPT if result else SAVE_RESPONSES, values)).scalar()
     if revision is None:
         raise Aborted("The attempt was changed at the same moment; try again.")

@@ -19,7 +19,7 @@ from kit.pagination import Page
 from services.content import rules, versioning
 from services.content.announcements import announce_superseded, announce_superseded_version
 from services.content.enums import PART_OF_SPEECH, STORY_STATUS
-from services.content.models import Story
+from services.content.models import Story, StoryVersion
 from services.content.queries import courses, lessons, stories, story_versions, vocabularies
 from services.content.story_versions import make_version, version_to_proto
 from services.content.versioning import Draft, Wish
@@ -125,7 +125,7 @@ class StoryService:
             wish = _wish(request, source)
             words = await _words(session, row, request, wish)
         # Outside of any transaction and off the event loop: a long story takes a while.
-        draft = await asyncio.to_thread(versioning.woven, source.text, words, wish)
+        version, draft = await asyncio.to_thread(_weave, source, words, wish, current().subject)
         async with self.db.write() as session:
             story = await stories.lock_story(session, row.id)
             require("weave", story)
@@ -133,7 +133,7 @@ class StoryService:
             rules.check_open("story", story.status)
             if story.current_version_id != source.id:
                 raise Aborted("The story got another version meanwhile; try again.")
-            await _supersede(session, "weave", story, source, draft)
+            await _supersede(session, "weave", story, source, version, draft)
             return await _answer(session, story, full=True)
 
     async def PublishStory(self, request: stories_pb2.PublishStoryRequest, context: Any) -> StoryMessage:
@@ -220,12 +220,20 @@ async def _rewrite(session: WriteSession, story: Story, draft: Draft) -> None:
     source = await story_versions.get_source(session, story.id, story.current_version_id)
     if draft.text != source.text:
         kept = replace(draft, pinned=source.pinned_vocabulary_ids, banned=source.banned_vocabulary_ids)
-        await _supersede(session, Action.UPDATE, story, source, kept)
+        version = make_version(story.id, source.number + 1, current().subject, kept)
+        await _supersede(session, Action.UPDATE, story, source, version, kept)
 
 
-async def _supersede(session: WriteSession, action: str, story: Story, source: Any, draft: Draft) -> None:
-    """Stores the draft as the story's version after `source`, and voids what was asked for that one."""
-    version = make_version(story.id, source.number + 1, current().subject, draft)
+def _weave(source: Any, words: Sequence[Any], wish: Wish, author_id: UUID) -> tuple[StoryVersion, Draft]:
+    """The version after `source`, with words woven in."""
+    draft = versioning.woven(source.text, words, wish)
+    return make_version(source.story_id, source.number + 1, author_id, draft), draft
+
+
+async def _supersede(
+    session: WriteSession, action: str, story: Story, source: Any, version: StoryVersion, draft: Draft
+) -> None:
+    """Makes the version the story's current one after `source`, and voids what was asked for that."""
     story.current_version_id = version.id
     await story_versions.insert_version(session, version, draft)
     announce_superseded_version(session, source.id, source.content_hash)

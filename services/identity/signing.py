@@ -88,11 +88,12 @@ class Keyring:
             await self.load()
 
     async def step(self, at: datetime) -> None:
-        """Does what is due at this moment. Several processes may try: the rows' lock lets one do it."""
+        """Does what is due at this moment, if no other process has done it."""
         async with self._db.write(SYSTEM_TENANT) as session:
-            found = await session.execute(
-                select(SigningKey).where(SigningKey.tenant_id == session.tenant_id).with_for_update()
-            )
+            mine = select(SigningKey).where(SigningKey.tenant_id == session.tenant_id)
+            # Whoever had to wait for the lock reads anew what the one before made of the keys.
+            await session.execute(mine.with_only_columns(SigningKey.id).with_for_update())
+            found = await session.execute(mine)
             keys = {key.state: key for key in found.scalars() if key.state != "retired"}
             active, successor = keys["active"], keys.get("published")
             match rules.rotation(active.activated_at, successor and successor.created_at, at):

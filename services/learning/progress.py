@@ -10,13 +10,11 @@ from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
 from kit.errors import Aborted, NotFound
-from kit.ids import new_id
 from kit.models import now
 from kit.pagination import Page
 from services.learning import queries, rules
 from services.learning.models import Progress
 from services.learning.projections import LessonIndex
-from services.learning.rules import Status
 from storyloom.learning.v1 import progress_pb2
 from storyloom.learning.v1.progress_pb2 import Progress as ProgressMessage
 from storyloom.learning.v1.progress_pb2 import ProgressStatus
@@ -95,21 +93,7 @@ async def _advance(session: WriteSession, standing: Any, told: dict[str, Any], e
     status, percent = rules.advance(recorded, report)
     if recorded == (status, percent) and not rules.is_view_due(standing.last_view_time, at):
         return standing
-    row = await queries.upsert_progress(
-        session,
-        {
-            "id": new_id(),
-            "user_id": standing.user_id,
-            "lesson_id": standing.lesson_id,
-            "course_id": standing.course_id,
-            "status": status,
-            "position_percent": percent,
-            "start_time": None if status is Status.NOT_STARTED else at,
-            "complete_time": at if status is Status.COMPLETED else None,
-            "at": at,
-            "etag": etag,
-        },
-    )
+    row = await queries.upsert_progress(session, standing, status, percent, at=at, etag=etag)
     _record(session, row)
     return row
 

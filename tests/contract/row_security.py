@@ -14,26 +14,26 @@ RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 EXCESSIVE_RIGHTS = ("TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")
 
 TABLES = """
-SELECT n.nspname AS schema, c.relname AS name, c.oid, c.relrowsecurity, c.relforcerowsecurity, c.relispartition,
-       r.rolname AS owner,
-       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.attnotnull) AS scoped,
+SELECT n.nspname AS schema, c.relname AS name, c.oid, c.relrowsecurity, c.relforcerowsecurity, r.rolname AS owner,
+       EXISTS (SELECT FROM pg_attribute a
+               WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.attnotnull) AS scoped,
        EXISTS (SELECT FROM aclexplode(c.relacl) g WHERE g.grantee = 0) AS open_to_all
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
 WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY ($1) ORDER BY 1, 2
 """
 POLICIES = """
-SELECT p.polname, p.polcmd::text AS command, p.polpermissive, p.polroles = '{0}' AS for_all_roles,
+SELECT p.polrelid AS table, p.polcmd::text AS command, p.polpermissive, p.polroles = '{0}' AS for_all_roles,
        pg_get_expr(p.polqual, p.polrelid) AS using, pg_get_expr(p.polwithcheck, p.polrelid) AS with_check
-FROM pg_policy p WHERE p.polrelid = $1
+FROM pg_policy p
 """
 INDEXES = """
-SELECT i.indexrelid::regclass::text AS name, i.indisunique, a.attname = 'tenant_id' AS leads
-FROM pg_index i LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = $1
+SELECT i.indrelid AS table, i.indexrelid::regclass::text AS name FROM pg_index i
+LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE a.attname IS DISTINCT FROM 'tenant_id'
 """
-# Also exclusion constraints, which are as unseen by policies as unique ones.
+# An index serves a key when it begins with the key's columns, or when some of these are already a unique key.
 FOREIGN_KEYS = """
-SELECT o.conname, pg_get_constraintdef(o.oid) AS definition, o.conkey, o.confdeltype::text AS on_delete, o.confdelsetcols,
-       o.confrelid::regclass::text AS parent,
+SELECT o.conrelid AS table, o.conname, o.confdeltype::text AS on_delete, o.confdelsetcols,
        EXISTS (SELECT FROM generate_subscripts(o.conkey, 1) i
                JOIN pg_attribute mine ON mine.attrelid = o.conrelid AND mine.attnum = o.conkey[i]
                JOIN pg_attribute theirs ON theirs.attrelid = o.confrelid AND theirs.attnum = o.confkey[i]
@@ -41,9 +41,24 @@ SELECT o.conname, pg_get_constraintdef(o.oid) AS definition, o.conkey, o.confdel
        (SELECT relnamespace FROM pg_class WHERE oid = o.confrelid)
          = (SELECT relnamespace FROM pg_class WHERE oid = o.conrelid) AS same_schema,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = o.conrelid AND i.indpred IS NULL
-               AND (SELECT array_agg(k ORDER BY k) FROM unnest((i.indkey::int2[])[0:cardinality(o.conkey) - 1]) k)
-                 = (SELECT array_agg(k ORDER BY k) FROM unnest(o.conkey) k)) AS indexed
-FROM pg_constraint o WHERE o.conrelid = $1 AND o.contype = 'f'
+               AND ((i.indkey::int2[])[0:cardinality(o.conkey) - 1] @> o.conkey
+                    OR i.indisunique AND i.indkey::int2[] <@ o.conkey)) AS indexed
+FROM pg_constraint o WHERE o.contype = 'f'
+"""
+RIGHTS_HELD = """
+SELECT c.oid::regclass::text AS table, role, array_agg(held ORDER BY held) AS rights
+FROM pg_class c, unnest($2::text[]) role, unnest($3::text[]) held
+WHERE c.relkind IN ('r', 'p') AND c.relnamespace::regnamespace::text = ANY ($1)
+  AND (has_table_privilege(role, c.oid, held)
+       OR held IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege(role, c.oid, held))
+  AND NOT (role = 'storyloom_' || c.relnamespace::regnamespace AND held = ANY ($4) AND NOT c.relispartition
+           AND c.relname <> 'alembic_version')
+GROUP BY 1, 2
+"""
+SCHEMA_RIGHTS = """
+SELECT format('role %s has %s on schema %s', role, held, s) FROM unnest($1::text[]) role, unnest($2::text[]) s,
+       unnest('{CREATE,USAGE}'::text[]) held
+WHERE has_schema_privilege(role, s, held) AND NOT (role = 'storyloom_' || s AND held = 'USAGE')
 """
 ROLES = """
 SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication,
@@ -74,27 +89,32 @@ SELECT 'object in the public schema: ' || c.relname FROM pg_class c WHERE c.reln
 async def lint(database: asyncpg.Connection) -> list[str]:
     """Every hole, as the superuser sees the catalog; empty when there is none."""
     found = [row[0] for row in await database.fetch(OTHER_OBJECTS, list(SERVICES))]
+    details = {query: await _by_table(database, query) for query in (POLICIES, INDEXES, FOREIGN_KEYS)}
     for table in await database.fetch(TABLES, list(SERVICES)):
-        name = f"{table['schema']}.{table['name']}"
-        found += [f"{name}: {what}" for what in await _table_findings(database, table)]
-    found += await _role_findings(database)
+        findings = _table_findings(table, *(rows.get(table["oid"], []) for rows in details.values()))
+        found += [f"{table['schema']}.{table['name']}: {what}" for what in findings]
+    return [*found, *await _right_findings(database), *await _role_findings(database)]
+
+
+async def _by_table(database: asyncpg.Connection, query: str) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for row in await database.fetch(query):
+        found.setdefault(row["table"], []).append(row)
     return found
 
 
-async def _table_findings(database: asyncpg.Connection, table: Any) -> list[str]:
-    found = await _right_findings(database, table)
+def _table_findings(table: Any, policies: list[Any], indexes: list[Any], keys: list[Any]) -> list[str]:
+    found = [] if table["owner"] == OWNER else [f"is owned by {table['owner']}"]
+    found += ["is open to every role"] if table["open_to_all"] else []
     if (table["schema"], table["name"]) in ACROSS_TENANTS:
         return found
     if not table["scoped"]:
         return [*found, "has no tenant_id"]
     found += [] if table["relrowsecurity"] else ["row-level security is off"]
     found += [] if table["relforcerowsecurity"] else ["row-level security is not forced"]
-    found += _policy_findings(await database.fetch(POLICIES, table["oid"]))
-    for index in await database.fetch(INDEXES, table["oid"]):
-        if not index["leads"]:
-            found.append(f"index {index['name']} does not lead with tenant_id")
-    for key in await database.fetch(FOREIGN_KEYS, table["oid"]):
-        found += [f"foreign key {key['conname']} {what}" for what in _key_findings(key)]
+    found += _policy_findings(policies)
+    found += [f"index {index['name']} does not lead with tenant_id" for index in indexes]
+    found += [f"foreign key {key['conname']} {what}" for key in keys for what in _key_findings(key)]
     return found
 
 
@@ -115,31 +135,15 @@ def _key_findings(key: Any) -> list[str]:
     return found
 
 
-async def _right_findings(database: asyncpg.Connection, table: Any) -> list[str]:
-    found = [] if table["owner"] == OWNER else [f"is owned by {table['owner']}"]
-    found += ["is open to every role"] if table["open_to_all"] else []
-    name = f"{table['schema']}.{table['name']}"
-    for service in SERVICES:
-        held = await database.fetchval(
-            "SELECT array_agg(r) FROM unnest($3::text[]) r WHERE has_table_privilege($1, $2::regclass, r)"
-            " OR r = ANY ('{SELECT,INSERT,UPDATE,REFERENCES}') AND has_any_column_privilege($1, $2::regclass, r)",
-            role_of(service), name, [*RIGHTS, *EXCESSIVE_RIGHTS],
-        )  # fmt: skip
-        own = service == table["schema"] and not table["relispartition"] and table["name"] != "alembic_version"
-        if extra := set(held or ()) - (set(RIGHTS) if own else set()):
-            found.append(f"{role_of(service)} may {', '.join(sorted(extra))}")
-    return found
+async def _right_findings(database: asyncpg.Connection) -> list[str]:
+    roles = [role_of(service) for service in SERVICES]
+    rows = await database.fetch(RIGHTS_HELD, list(SERVICES), roles, [*RIGHTS, *EXCESSIVE_RIGHTS], list(RIGHTS))
+    found = [f"role {row['role']} may {', '.join(row['rights'])} on {row['table']}" for row in rows]
+    return found + [row[0] for row in await database.fetch(SCHEMA_RIGHTS, roles, [*SERVICES, "public"])]
 
 
 async def _role_findings(database: asyncpg.Connection) -> list[str]:
     roles = [role_of(service) for service in SERVICES]
     rows = await database.fetch(ROLES, roles)
     found = [f"role {row['rolname']}: {what}" for row in rows for what, bad in row.items() if bad is True]
-    found += [f"role {role} is missing" for role in roles if role not in {row["rolname"] for row in rows}]
-    for service in SERVICES:
-        for schema in (*SERVICES, "public"):
-            rights = ("CREATE",) if schema == service else ("CREATE", "USAGE")
-            for right in rights:
-                if await database.fetchval("SELECT has_schema_privilege($1, $2, $3)", role_of(service), schema, right):
-                    found.append(f"role {role_of(service)} has {right} on schema {schema}")
-    return found
+    return found + [f"role {role} is missing" for role in roles if role not in {row["rolname"] for row in rows}]

@@ -21,6 +21,7 @@ from storyloom.identity.v1.roles_pb2_grpc import RoleServiceStub
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
+from tests.identity.waiting import soon_refused
 from tests.stack import PASSWORD, Person, refused
 
 ARGON2_WEAK = {"time_cost": 1, "memory_cost": 1024, "parallelism": 1}
@@ -56,18 +57,6 @@ def refresh(sessions, token):
 
 def me(stack, token):
     return Person(stack, "", "", token).stub(UserServiceStub, "identity").GetMe(users_pb2.GetMeRequest())
-
-
-async def is_refused_soon(call, seconds=2.0):
-    """Whether the call is refused within the time, as UNAUTHENTICATED."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            await call()
-        except grpc.aio.AioRpcError as error:
-            return error.code() is grpc.StatusCode.UNAUTHENTICATED
-        await asyncio.sleep(0.02)
-    return False
 
 
 async def audited(database, user_id):
@@ -238,7 +227,7 @@ class TestRefreshSession:
         for token in (first.refresh_token, second.refresh_token):
             async with refused("INVALID_TOKEN"):
                 await refresh(sessions, token)
-        assert await is_refused_soon(lambda: me(stack, second.access_token))
+        await soon_refused("INVALID_TOKEN", lambda: me(stack, second.access_token))
         await stack.settle()
         assert (await audited(database, person.user_id))[-1] == "refresh_token_reused"
 
@@ -263,10 +252,10 @@ class TestRefreshSession:
         async with refused("INVALID_TOKEN"):
             await refresh(sessions, other.refresh_token)
 
-    async def test_twenty_at_once_leave_a_session_that_works(self, shared, sessions):
+    async def test_several_at_once_leave_a_session_that_works(self, shared, sessions):
         person = await shared.person("student")
-        answers = await asyncio.gather(*(refresh(sessions, person.refresh_token) for _ in range(20)))
-        assert len({answer.refresh_token for answer in answers}) == 20
+        answers = await asyncio.gather(*(refresh(sessions, person.refresh_token) for _ in range(6)))
+        assert len({answer.refresh_token for answer in answers}) == 6
         await refresh(sessions, answers[-1].refresh_token)
 
     async def test_other_sessions_of_the_user_go_on(self, shared, sessions):
@@ -319,7 +308,7 @@ class TestDeleteSession:
         person = await shared.person("student")
         other = await sign_in(sessions, shared.slug, person.email)
         await self.sign_out(person)
-        assert await is_refused_soon(lambda: me(stack, person.token))
+        await soon_refused("INVALID_TOKEN", lambda: me(stack, person.token))
         async with refused("INVALID_TOKEN"):
             await refresh(sessions, person.refresh_token)
         assert (await me(stack, other.access_token)).id == person.user_id
@@ -328,7 +317,7 @@ class TestDeleteSession:
         person = await shared.person("student")
         other = await sign_in(sessions, shared.slug, person.email)
         await self.sign_out(person, everywhere=True)
-        assert await is_refused_soon(lambda: me(stack, other.access_token))
+        await soon_refused("INVALID_TOKEN", lambda: me(stack, other.access_token))
         for token in (person.refresh_token, other.refresh_token):
             async with refused("INVALID_TOKEN"):
                 await refresh(sessions, token)
@@ -338,7 +327,7 @@ class TestDeleteSession:
         courses = person.stub(CourseServiceStub, "content")
         await courses.ListCourses(courses_pb2.ListCoursesRequest())
         await self.sign_out(person)
-        assert await is_refused_soon(lambda: courses.ListCourses(courses_pb2.ListCoursesRequest()))
+        await soon_refused("INVALID_TOKEN", lambda: courses.ListCourses(courses_pb2.ListCoursesRequest()))
 
     async def test_is_audited(self, shared, school, database):
         person = await shared.person("student")

@@ -14,6 +14,7 @@ from storyloom.identity.v1 import roles_pb2, tenants_pb2, users_pb2
 from storyloom.identity.v1.roles_pb2_grpc import RoleServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
+from tests.identity.waiting import soon_allowed, soon_refused
 from tests.stack import PASSWORD, refused
 
 
@@ -199,14 +200,12 @@ class TestSuspendAndResumeTenant:
         tenants = tenants_of(school.root)
         suspended = await tenants.SuspendTenant(tenants_pb2.SuspendTenantRequest(id=own.tenant.id))
         assert suspended.status == tenants_pb2.TENANT_STATUS_SUSPENDED
-        await asyncio.sleep(1)
-        async with refused("TENANT_SUSPENDED"):
-            await courses.ListCourses(courses_pb2.ListCoursesRequest())
-        async with refused("TENANT_SUSPENDED"):
-            await tenants_of(teacher).GetMyTenant(tenants_pb2.GetMyTenantRequest())
+        await soon_refused("TENANT_SUSPENDED", lambda: courses.ListCourses(courses_pb2.ListCoursesRequest()))
+        await soon_refused(
+            "TENANT_SUSPENDED", lambda: tenants_of(teacher).GetMyTenant(tenants_pb2.GetMyTenantRequest())
+        )
         await tenants.ResumeTenant(tenants_pb2.ResumeTenantRequest(id=own.tenant.id))
-        await asyncio.sleep(1)
-        await courses.ListCourses(courses_pb2.ListCoursesRequest())
+        await soon_allowed(lambda: courses.ListCourses(courses_pb2.ListCoursesRequest()))
 
     async def test_is_refused_in_the_wrong_state(self, own, school):
         tenants = tenants_of(school.root)

@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from storyloom.identity.v1 import roles_pb2, users_pb2
 from storyloom.identity.v1.roles_pb2_grpc import RoleServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
+from tests.identity.waiting import soon_allowed, soon_refused
 from tests.stack import PASSWORD, refused
 
 NEW_PASSWORD = "staple battery horse correct"
@@ -64,9 +65,7 @@ class TestChangePassword:
         person = await shared.person("student")
         other = await stack.sign_in(shared.slug, person.email)
         await self.change(person)
-        await asyncio.sleep(1)
-        async with refused("INVALID_TOKEN"):
-            await users_of(other).GetMe(users_pb2.GetMeRequest())
+        await soon_refused("INVALID_TOKEN", lambda: users_of(other).GetMe(users_pb2.GetMeRequest()))
         await users_of(person).GetMe(users_pb2.GetMeRequest())
 
     async def test_refuses_a_wrong_password_and_then_slows_down(self, shared, database):
@@ -261,9 +260,7 @@ class TestDeleteAndUndeleteUser:
             await stack.sign_in(shared.slug, person.email)
         restored = await users.UndeleteUser(users_pb2.UndeleteUserRequest(id=person.user_id))
         assert list(restored.roles) == ["student"]
-        await asyncio.sleep(1)
-        async with refused("INVALID_TOKEN"):
-            await users_of(person).GetMe(users_pb2.GetMeRequest())
+        await soon_refused("INVALID_TOKEN", lambda: users_of(person).GetMe(users_pb2.GetMeRequest()))
         await stack.sign_in(shared.slug, person.email)
 
     async def test_the_email_of_a_deleted_user_is_free(self, shared):
@@ -289,9 +286,7 @@ class TestDeactivateAndReactivateUser:
         await users_of(person).GetMe(users_pb2.GetMeRequest())
         user = await shared.users.DeactivateUser(users_pb2.DeactivateUserRequest(id=person.user_id))
         assert user.status == users_pb2.USER_STATUS_DEACTIVATED
-        await asyncio.sleep(1)
-        async with refused("INVALID_TOKEN"):
-            await users_of(person).GetMe(users_pb2.GetMeRequest())
+        await soon_refused("INVALID_TOKEN", lambda: users_of(person).GetMe(users_pb2.GetMeRequest()))
         async with refused("INVALID_CREDENTIALS"):
             await stack.sign_in(shared.slug, person.email)
 
@@ -325,8 +320,7 @@ class TestSetUserRoles:
         ids = await role_ids(shared.admin, "teacher", "auditor")
         user = await shared.users.SetUserRoles(users_pb2.SetUserRolesRequest(id=person.user_id, role_ids=ids))
         assert list(user.roles) == ["auditor", "teacher"]
-        await asyncio.sleep(1)
-        await users_of(person).ListUsers(users_pb2.ListUsersRequest())
+        await soon_allowed(lambda: users_of(person).ListUsers(users_pb2.ListUsersRequest()))
 
     async def test_changes_the_etag(self, shared):
         created = await shared.user("student")

@@ -4,8 +4,9 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -233,6 +234,10 @@ def note_service(toy: Toy) -> Any:
     return NoteService()
 
 
+def _only_content(grpc_service: str, caller: str) -> bool:
+    return caller == "content"
+
+
 async def start_toy(superuser_url: str, folder: Path, **settings: Any) -> Toy:
     """Makes a database with the toy's schema and role, and serves."""
     pb, stubs = compile_stubs(folder)
@@ -251,12 +256,34 @@ async def start_toy(superuser_url: str, folder: Path, **settings: Any) -> Toy:
         **settings,
     )
     key = OKPKey.generate_key("Ed25519", parameters={"kid": "k1"})
-    service = Service(made, rules=RULES, callers=lambda grpc_service, caller: caller == "content")
+    service = Service(made, rules=RULES, callers=_only_content)
     toy = Toy(service, pb, stubs, note, made, key, credentials, url)
     service.trust(_trust(toy))
     service.add(note_service(toy))
     await service.start()
     return toy
+
+
+@asynccontextmanager
+async def another(
+    toy: Toy,
+    servicer: Callable[[Toy], Any] = note_service,
+    *,
+    callers: Callable[[str, str], bool] = _only_content,
+    publishes: Mapping[Any, tuple[str, ...]] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Toy]:
+    """A second service over the toy's database and trust, at its own port; it may be stopped before the block ends."""
+    made = replace(toy.settings, listen_address=f"127.0.0.1:{free_port()}", **settings)
+    service = Service(made, rules=RULES, publishes=publishes, callers=callers)
+    other = replace(toy, service=service, settings=made)
+    service.trust(_trust(other))
+    service.add(servicer(other))
+    await service.start()
+    try:
+        yield other
+    finally:
+        await service.stop()
 
 
 def _trust(toy: Toy) -> Trust:

@@ -32,7 +32,6 @@ from tests.stack import Person, Refusal, School, refused
 NOT_STARTED = ProgressStatus.PROGRESS_STATUS_NOT_STARTED
 IN_PROGRESS = ProgressStatus.PROGRESS_STATUS_IN_PROGRESS
 COMPLETED = ProgressStatus.PROGRESS_STATUS_COMPLETED
-ROUND_TRIPS_BESIDES_BEGIN_AND_COMMIT = ["SELECT", "INSERT"]
 
 
 def progress_of(person: Person) -> ProgressServiceStub:
@@ -60,17 +59,26 @@ async def withdraw(school: School, course: Course, person: Person) -> None:
 
 
 @contextmanager
-def statements(school: School) -> Iterator[list[str]]:
-    """The verbs of the statements that learning sends."""
-    engine = school.stack.services["learning"].db.engine.sync_engine
+def round_trips(school: School) -> Iterator[list[str]]:
+    """The first words of what learning sends to its database, but for the relay's part."""
+    pool = school.stack.services["learning"].db.engine.sync_engine.pool
     seen: list[str] = []
+    listening: list[Any] = []
 
-    def before(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        seen.append(statement.split(maxsplit=1)[0])
+    def listen(connection: Any, record: Any, proxy: Any) -> None:
+        if connection.driver_connection not in listening:
+            listening.append(connection.driver_connection)
+            connection.driver_connection.add_query_logger(log)
 
-    event.listen(engine, "before_cursor_execute", before)
+    def log(query: Any) -> None:
+        if "FROM learning.outbox" not in query.query:
+            seen.append(query.query.split()[0])
+
+    event.listen(pool, "checkout", listen)
     yield seen
-    event.remove(engine, "before_cursor_execute", before)
+    event.remove(pool, "checkout", listen)
+    for driver in listening:
+        driver.remove_query_logger(log)
 
 
 class TestUpdateProgress:
@@ -150,12 +158,15 @@ class TestUpdateProgress:
         entries = await entries_of(entity_type="progress", user_id=school.student.user_id)
         assert [one.action for one in entries if one.entity_id == entries[-1].entity_id] == ["create"]
 
-    async def test_takes_one_statement_to_read_and_one_to_write(self, school: School, course: Course) -> None:
+    async def test_takes_one_statement_to_read_one_to_write_and_one_for_its_event(
+        self, school: School, course: Course
+    ) -> None:
         lesson = course.lesson_ids[0]
         await report(school.student, lesson, 10)
-        with statements(school) as seen:
+        await school.settle()
+        with round_trips(school) as seen:
             await report(school.student, lesson, 20)
-        assert seen == ROUND_TRIPS_BESIDES_BEGIN_AND_COMMIT
+        assert seen == ["BEGIN;", "SELECT", "INSERT", "INSERT", "COMMIT"]
 
     async def test_a_lesson_stays_locked_until_its_prerequisites_are_completed(
         self, school: School, course: Course

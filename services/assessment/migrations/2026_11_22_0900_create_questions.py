@@ -291,9 +291,9 @@ def upgrade() -> None:
         schema="assessment",
     )
     op.create_index(
-        op.f("ix_responses_tenant_id_version_id"),
+        op.f("ix_responses_tenant_id_version_id_attempt_id"),
         "responses",
-        ["tenant_id", "version_id"],
+        ["tenant_id", "version_id", "attempt_id"],
         unique=False,
         schema="assessment",
     )

@@ -1,17 +1,18 @@
 """Statements on the versions of stories, their chunks and cloze configs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, insert, select
+from sqlalchemy import ARRAY, Integer, Text, Uuid, and_, bindparam, column, func, insert, select
 
 from kit.db import ReadSession, WriteSession
 from kit.errors import NotFound
 from kit.pagination import Page
-from services.content.models import ClozeConfig, Story, StoryChunk, StoryVersion
+from services.content.models import Base, ClozeConfig, Story, StoryVersion
 from services.content.queries.bulk import execute_for_each
 from services.content.versioning import Draft
+from services.content.weaving import Chunk
 
 COLUMNS: tuple[Any, ...] = (
     StoryVersion.id,
@@ -52,6 +53,7 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
     """What a version of the story is made of, to make another one."""
     statement = select(
         StoryVersion.id,
+        StoryVersion.story_id,
         StoryVersion.number,
         StoryVersion.text,
         StoryVersion.content_hash,
@@ -69,23 +71,32 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
     return row
 
 
+# One statement with arrays: a long story has some ten thousand chunks, and a statement for each would take seconds.
+CHUNK_COLUMNS: Mapping[str, Any] = {
+    "position": Integer,
+    "kind": Text,
+    "text": Text,
+    "source": Text,
+    "vocabulary_id": Uuid,
+}
+CHUNKS = (
+    func.unnest(*(bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in CHUNK_COLUMNS.items()))
+    .table_valued(*(column(name, kind) for name, kind in CHUNK_COLUMNS.items()), name="chunk")
+    .render_derived()
+)
+INSERT_CHUNKS = insert(Base.metadata.tables["content.story_chunks"]).from_select(
+    ["tenant_id", "version_id", *CHUNK_COLUMNS],
+    select(bindparam("tenant_id", type_=Uuid), bindparam("version_id", type_=Uuid), *CHUNKS.c),
+    include_defaults=False,
+)
+
+
 async def insert_version(session: WriteSession, version: StoryVersion, draft: Draft) -> None:
     """Writes the version, its chunks and its cloze configs."""
     session.add(version)
     await session.flush()
     keys: dict[str, Any] = {"tenant_id": session.tenant_id, "version_id": version.id}
-    chunks = [
-        keys
-        | {
-            "position": chunk.position + 1,
-            "kind": chunk.kind,
-            "text": chunk.text,
-            "source": chunk.source if chunk.kind == "chem" else "",
-            "vocabulary_id": UUID(chunk.vocabulary_id) if chunk.vocabulary_id else None,
-        }
-        for chunk in draft.chunks
-    ]
-    await execute_for_each(session, insert(StoryChunk), chunks)
+    await session.execute(INSERT_CHUNKS, keys | _columns_of(draft.chunks))
     if draft.shares:
         shares = [
             keys
@@ -98,3 +109,13 @@ async def insert_version(session: WriteSession, version: StoryVersion, draft: Dr
             for share in draft.shares
         ]
         await execute_for_each(session, insert(ClozeConfig), shares)
+
+
+def _columns_of(chunks: Sequence[Chunk]) -> dict[str, list[Any]]:
+    return {
+        "positions": [one.position + 1 for one in chunks],
+        "kinds": [one.kind for one in chunks],
+        "texts": [one.text for one in chunks],
+        "sources": [one.source if one.kind == "chem" else "" for one in chunks],
+        "vocabulary_ids": [UUID(one.vocabulary_id) if one.vocabulary_id else None for one in chunks],
+    }

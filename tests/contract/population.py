@@ -1,0 +1,165 @@
+"""Two tenants with at least one of everything, made through the API: what isolation is tested with."""
+
+import secrets
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from tests.contract import api
+from tests.stack import PASSWORD, Person, School, Stack, found_school
+
+LANGUAGES = {"language": "vi", "learning_language": "en"}
+_made: WeakKeyDictionary[Stack, "Population"] = WeakKeyDictionary()
+
+
+@dataclass
+class Tenancy:
+    """A tenant's people, the text that none but its people may ever see, and the ids of its rows by their kind."""
+
+    admin: Person
+    teacher: Person
+    student: Person
+    canary: str
+    ids: dict[str, list[str]] = field(default_factory=dict)
+
+    def keep(self, kind: str, message: Any) -> Any:
+        self.ids.setdefault(kind, []).append(message if isinstance(message, str) else message.id)
+        return message
+
+
+@dataclass
+class Population:
+    school: School
+    ours: Tenancy
+    theirs: Tenancy
+
+
+@cache
+def rpc_named(name: str) -> MethodDescriptor:
+    (found,) = (rpc for rpc in api.rpcs() if rpc.name == name)
+    return found
+
+
+async def send(person: Person, rpc: MethodDescriptor, request: Any) -> Any:
+    """The answer, or the first message of a stream of them; `request` is a message or its bytes."""
+    channel, path = person.stack.channel(api.owner(rpc)), api.path_of(rpc)
+    data = request if isinstance(request, bytes) else request.SerializeToString()
+    answer = GetMessageClass(rpc.output_type).FromString
+    if rpc.server_streaming:
+        stream = channel.unary_stream(path, response_deserializer=answer)(data, metadata=person.metadata, timeout=10)
+        return await stream.read()
+    return await channel.unary_unary(path, response_deserializer=answer)(data, metadata=person.metadata, timeout=10)
+
+
+async def ask(person: Person, name: str, **request: Any) -> Any:
+    """Calls the RPC of this name with the request's fields."""
+    rpc = rpc_named(name)
+    return await send(person, rpc, json_format.ParseDict(request, GetMessageClass(rpc.input_type)()))
+
+
+async def populate(stack: Stack) -> Population:
+    """The same two tenants for all tests of a stack."""
+    if stack not in _made:
+        mark = secrets.token_hex(6)
+        school = await found_school(stack, f"kanari{mark}", f"visitor{mark}")
+        ours = Tenancy(school.admin, school.teacher, school.student, f"kanari{mark}")
+        theirs = Tenancy(school.outsider_admin, school.outsider_teacher, school.outsider, f"visitor{mark}")
+        for tenancy in (ours, theirs):
+            await _people(tenancy)
+            await _course(tenancy)
+            await _stories(tenancy)
+            await _quizzes(tenancy)
+            await _learning(tenancy)
+        await stack.settle()
+        for tenancy in (ours, theirs):
+            logs = await ask(tenancy.admin, "ListAuditLogs", page_size=100)
+            tenancy.ids["audit_log"] = [one.id for one in logs.audit_logs][:2]
+        _made[stack] = Population(school, ours, theirs)
+    return _made[stack]
+
+
+async def _people(one: Tenancy) -> None:
+    one.keep("tenant", one.admin.tenant_id)
+    session = await ask(one.admin, "CreateSession", tenant=one.canary, email=one.student.email, password=PASSWORD)
+    one.keep("session", session.session_id)
+    permissions = [{"resource": "course", "action": "read"}]
+    for n in range(2):
+        role = {"slug": f"aide{n}", "name": f"{one.canary} aide", "description": one.canary, "permissions": permissions}
+        one.keep("role", await ask(one.admin, "CreateRole", role=role))
+    for n in range(2):
+        user = {"email": f"spare{n}@{one.canary}.example", "display_name": one.canary, "attributes": {"x": one.canary}}
+        one.keep("user", await ask(one.admin, "CreateUser", user=user))
+    one.keep("user", one.student.user_id)
+
+
+async def _course(one: Tenancy) -> None:
+    for _ in range(2):
+        text = {"title": f"{one.canary} title", "description": f"{one.canary} description"}
+        languages = {"story_language": "vi", "learning_language": "en"}
+        course = one.keep("course", await ask(one.teacher, "CreateCourse", course=text | languages))
+        await ask(one.teacher, "PublishCourse", id=course.id)
+        prerequisites: list[str] = []
+        for _ in range(2):
+            unit = one.keep("unit", await ask(one.teacher, "CreateUnit", unit={"course_id": course.id, **text}))
+            made = {"unit_id": unit.id, "prerequisite_ids": prerequisites, **text}
+            lesson = one.keep("lesson", await ask(one.teacher, "CreateLesson", lesson=made))
+            await ask(one.teacher, "PublishLesson", id=lesson.id)
+            prerequisites = [lesson.id]
+
+
+async def _stories(one: Tenancy) -> None:
+    for term, translation in (("con mèo", "cat"), ("con chó", "dog")):
+        word = {"term": term, "translation": translation, "part_of_speech": "PART_OF_SPEECH_NOUN", **LANGUAGES}
+        made = await ask(one.teacher, "CreateVocabulary", vocabulary={**word, "explanation": one.canary})
+        one.keep("vocabulary", made)
+    for n in range(2):
+        text = f"Ngày xưa có con mèo và con chó. {one.canary} là tên của con mèo. Con chó đi chợ."
+        story = {"title": one.canary, "text": text, "lesson_id": one.ids["lesson"][0], **LANGUAGES}
+        made = one.keep("story", await ask(one.teacher, "CreateStory", story=story))
+        targets = [{"part_of_speech": "PART_OF_SPEECH_NOUN", "ratio": "0.5"}]
+        woven = await ask(one.teacher, "WeaveStory", id=made.id, targets=targets)
+        version = one.keep("story_version", woven.current_version)
+        wanted = {"entity_type": "story_version", "entity_id": version.id, "comment": one.canary}
+        approval = one.keep("approval", await ask(one.teacher, "CreateApproval", approval=wanted))
+        if n == 0:
+            await ask(one.admin, "ApproveApproval", id=approval.id, comment=one.canary)
+            await one.admin.stack.settle()
+            await ask(one.teacher, "PublishStory", id=made.id)
+
+
+async def _quizzes(one: Tenancy) -> None:
+    choices = [{"text": f"{one.canary} {n}", "correct": n == 0, "feedback": one.canary} for n in range(3)]
+    for _ in range(2):
+        asked = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE", "prompt": one.canary, "explanation": one.canary}
+        question = await ask(one.teacher, "CreateQuestion", question={**asked, "choices": choices})
+        one.keep("question", question)
+        one.keep("choice", question.choices[0].id)
+    items = [{"question_id": question, "points": "1"} for question in one.ids["question"]]
+    for _ in range(2):
+        quiz = {"title": one.canary, "lesson_id": one.ids["lesson"][0], "items": items}
+        made = one.keep("quiz", await ask(one.teacher, "CreateQuiz", quiz=quiz))
+        await ask(one.teacher, "PublishQuiz", id=made.id)
+
+
+async def _learning(one: Tenancy) -> None:
+    for course in one.ids["course"]:
+        enrollment = {"course_id": course, "user_id": one.student.user_id}
+        one.keep("enrollment", await ask(one.teacher, "CreateEnrollment", enrollment=enrollment))
+    # Lessons and enrolments arrive as events where progress and reading are decided on.
+    await one.admin.stack.settle()
+    for lesson in one.ids["lesson"][::2]:
+        progress = {"lesson_id": lesson, "status": "PROGRESS_STATUS_COMPLETED", "position_percent": 100}
+        await ask(one.student, "UpdateProgress", progress=progress)
+        session = await ask(one.student, "CreateLearningSession", learning_session={"lesson_id": lesson})
+        one.keep("learning_session", session)
+        await ask(one.student, "EndLearningSession", id=session.id)
+    for quiz in one.ids["quiz"]:
+        attempt = one.keep("attempt", await ask(one.student, "CreateAttempt", quiz_id=quiz))
+        answer = {"question_id": one.ids["question"][0], "choice_ids": [one.ids["choice"][0]]}
+        await ask(one.student, "SubmitAttempt", id=attempt.id, responses=[answer])
+

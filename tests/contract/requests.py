@@ -1,0 +1,176 @@
+"""Valid requests of any RPC, made from its descriptor and its validation rules alone."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from itertools import count
+from typing import Any
+
+import protovalidate
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from kit.ids import new_id
+from tests.contract import api
+
+ID = re.compile(r"(\w+?_)?ids?")
+# Where the name of a field is not the kind of what it refers to.
+KINDS = {
+    "prerequisite": "lesson",
+    "entity": "story_version",
+    "version": "story_version",
+    "requester": "user",
+    "pinned_vocabulary": "vocabulary",
+    "banned_vocabulary": "vocabulary",
+}
+NOT_OURS = {"request_id", "trace_id"}
+# Tried in this order against the rules of a field. `{n}` makes the value new each time.
+TEXTS = ("x{n}", "x{n}@kanari.example", "0.5", "0.8", "60", "en", "longer text {n}", f"{0xABC:032x}")
+Ids = Callable[[str], str]
+_numbers = count(1)
+_validator = protovalidate.Validator()
+
+
+class NoRequest(Exception):
+    """No valid request was found; the message names the RPC and what is wrong with the best one."""
+
+
+def is_id(field: FieldDescriptor) -> bool:
+    text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING
+    return text and bool(ID.fullmatch(field.name)) and field.name not in NOT_OURS
+
+
+def kind_of(rpc: MethodDescriptor, field: FieldDescriptor) -> str:
+    """What kind of row an id field names."""
+    name = field.name.removesuffix("s").removesuffix("id").rstrip("_")
+    if not name:
+        whole = field.containing_type is rpc.input_type
+        owner = rpc.containing_service.name.removesuffix("Service") if whole else field.containing_type.name
+        name = "user" if owner == "Access" else api.snake(owner)
+    return KINDS.get(name, name)
+
+
+@cache
+def leaves(rpc: MethodDescriptor) -> dict[str, FieldDescriptor]:
+    """The fields with values, by their dotted path. Of repeated ones the path means the first item."""
+    return {
+        path: field
+        for path, field in api.input_fields(rpc.input_type)
+        if not api.is_ours(field.message_type)
+    }
+
+
+@cache
+def id_paths(rpc: MethodDescriptor) -> tuple[str, ...]:
+    return tuple(path for path, field in leaves(rpc).items() if is_id(field))
+
+
+def make(rpc: MethodDescriptor, paths: Iterable[str], ids: Mapping[str, str] | Ids) -> Message:
+    """A request with these fields set. `ids` gives the value of an id field by its path, or by its kind."""
+    request = GetMessageClass(rpc.input_type)()
+    for path in paths:
+        field = leaves(rpc)[path]
+        if not is_id(field):
+            put(request, path, sample(field))
+        elif callable(ids):
+            put(request, path, ids(kind_of(rpc, field)))
+        else:
+            put(request, path, ids[path])
+    return request
+
+
+def put(request: Message, path: str, value: Any) -> None:
+    """Sets the field of the path, making the messages above it; None leaves it as it is."""
+    *above, last = path.split(".")
+    node: Any = request
+    for name in above:
+        inner = getattr(node, name)
+        if node.DESCRIPTOR.fields_by_name[name].is_repeated:
+            inner = inner[0] if len(inner) else inner.add()
+        inner.SetInParent()
+        node = inner
+    field = node.DESCRIPTOR.fields_by_name[last]
+    if field.is_repeated:
+        del getattr(node, last)[:]
+        getattr(node, last).extend(value if isinstance(value, list) else [value])
+    elif field.message_type is not None:
+        getattr(node, last).CopyFrom(value)
+    else:
+        setattr(node, last, value)
+
+
+def sample(field: FieldDescriptor) -> Any:
+    """A value that the field's own rules allow."""
+    found = api.rules(field)
+    rules = found.repeated.items if found and field.is_repeated else found
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING:
+            return _text(field, rules.string if rules else api.validate.StringRules())
+        case FieldDescriptor.CPPTYPE_ENUM:
+            return field.enum_type.values[1].number
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return True
+        case FieldDescriptor.CPPTYPE_MESSAGE:
+            return _well_known(field)
+        case _:
+            return 1
+
+
+def _text(field: FieldDescriptor, rules: Any) -> str:
+    n = next(_numbers)
+    for text in (*getattr(rules, "in"), *(text.format(n=f"{n:05}") for text in TEXTS)):
+        fits = text and rules.min_len <= len(text) <= (rules.max_len or len(text))
+        if fits and re.search(rules.pattern, text) and ("@" in text) >= rules.email:
+            return text
+    raise NoRequest(f"{field.full_name}: no sample text fits its rules; add one")
+
+
+def _well_known(field: FieldDescriptor) -> Message:
+    made = GetMessageClass(field.message_type)()
+    match field.message_type.name:
+        case "Timestamp":
+            made.FromJsonString("2027-01-01T00:00:00Z")
+        case "Duration":
+            made.FromSeconds(600)
+        case "Struct":
+            made["x"] = "y"
+    return made
+
+
+def problems(request: Message) -> list[str]:
+    return [one.proto.message for one in _validator.collect_violations(request)]
+
+
+def _random(_: str) -> str:
+    return str(new_id())
+
+
+@cache
+def full(rpc: MethodDescriptor) -> frozenset[str]:
+    """As many fields as a valid request can have at once."""
+    paths = set(leaves(rpc))
+    while bad := problems(make(rpc, sorted(paths), _random)):
+        better = [path for path in sorted(paths) if len(problems(make(rpc, sorted(paths - {path}), _random))) < len(bad)]
+        if not better:
+            raise NoRequest(f"{api.short(rpc)}: {bad}")
+        # What is asked for with an id stays as long as something else can go.
+        paths.remove(min(better, key=lambda path: path in id_paths(rpc)))
+    return frozenset(paths)
+
+
+@cache
+def minimal(rpc: MethodDescriptor, keep: str = "") -> frozenset[str]:
+    """As few fields as a valid request can have, `keep` among them."""
+    paths = set(full(rpc)) | ({keep} if keep else set())
+    for path in sorted(paths - {keep}, key=lambda path: is_id(leaves(rpc)[path])):
+        if len(problems(make(rpc, sorted(paths - {path}), _random))) <= len(problems(make(rpc, sorted(paths), _random))):
+            paths.remove(path)
+    if bad := problems(make(rpc, sorted(paths), _random)):
+        raise NoRequest(f"{api.short(rpc)} with {keep}: {bad}")
+    return frozenset(paths)
+
+
+def shapes(rpc: MethodDescriptor) -> Iterator[frozenset[str]]:
+    """Sets of fields that together show every id field, alone and with everything else."""
+    yield from dict.fromkeys((full(rpc), minimal(rpc), *(minimal(rpc, keep=path) for path in id_paths(rpc))))

@@ -1,0 +1,92 @@
+"""The whole platform as processes, started as `make run` does, on ports and in a directory of its own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from deploy.local.secrets import read_secrets
+from deploy.local.settings import PORTS, Settings, read_settings
+from deploy.local.state import read_state
+from deploy.rest import Rest
+from tests.stack import free_port
+
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running platform with the demo school in it."""
+
+    settings: Settings
+    password: str
+
+    @property
+    def url(self) -> str:
+        return self.settings.gateway_url
+
+    def sign_in(self, name: str, tenant: str = "hoa-sen") -> Rest:
+        """One of the demo school's people by the name before the @."""
+        return Rest(self.url).sign_in(tenant, f"{name}@{tenant}.example", self.password)
+
+    def pid(self, name: str) -> int:
+        """The process of a service, `gateway` or `postgres`, as the runner's state file tells."""
+        state = read_state(self.settings.state_file)
+        assert state is not None
+        return state.programs[name].pid
+
+    def kill(self, name: str) -> None:
+        """What a crash is like: no signal handler runs."""
+        os.kill(self.pid(name), signal.SIGKILL)
+
+    def healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    async def until_healthy(self, timeout: float = 30.0) -> None:
+        async with asyncio.timeout(timeout):
+            while not await asyncio.to_thread(self.healthy):
+                await asyncio.sleep(0.05)
+
+
+@contextmanager
+def running_platform() -> Iterator[Running]:
+    """Starts it with the demo school and stops it."""
+    with tempfile.TemporaryDirectory(prefix="sl-e2e-") as folder:
+        environment = os.environ | {
+            "RUN_DIRECTORY": folder,
+            "GATEWAY_ADDRESS": f"127.0.0.1:{free_port()}",
+            "GATEWAY_ADMIN_ADDRESS": f"127.0.0.1:{free_port()}",
+            "TRACE_ADDRESS": f"127.0.0.1:{free_port()}",
+            **{f"{name.upper()}_ADDRESS": f"127.0.0.1:{free_port()}" for name in PORTS},
+        }
+        log = Path(folder, "runner.log").open("w+")
+        command = [sys.executable, "-W", "ignore", "-m", "deploy.local", "run"]
+        runner = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait(runner, Path(log.name))
+            settings = read_settings(environment)
+            yield Running(settings, read_secrets(settings.directory / "secrets.env")["DEMO_PASSWORD"])
+        finally:
+            runner.terminate()
+            runner.wait(timeout=30)
+            log.close()
+
+
+def _wait(runner: "subprocess.Popen[bytes]", log: Path) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while "READY" not in log.read_text():
+        if runner.poll() is not None or time.monotonic() > give_up:
+            raise AssertionError(f"the platform did not start:\n{log.read_text()}")
+        time.sleep(0.1)
