@@ -13,8 +13,9 @@ from types import FrameType
 
 import httpx
 
-from benchmarks import data, echo, report
+from benchmarks import data, report
 from benchmarks.cpu import memory, processor_times, until_idle
+from benchmarks.echo import PATH
 from benchmarks.load import ADVICE, Load, LoadError, Plan, Request, rest_driver, send
 from benchmarks.scenarios import CALLERS, SCENARIOS, Scenario, ScenarioError, Setting
 from benchmarks.stack import Stack, StackError, quiet_gateway, running_stack
@@ -22,7 +23,7 @@ from deploy.local.errors import RunError
 from deploy.local.settings import Settings, read_settings
 from deploy.rest import RestError
 
-ECHO_SECONDS = 4.0
+ECHO_SECONDS = 2.0
 WARM_UP_SECONDS = 1.0
 # Time for what a load leaves to do behind it, such as delivering its events.
 AFTERWARDS_SECONDS = 15.0
@@ -98,17 +99,20 @@ def measure(settings: Settings, names: list[str], time: int) -> report.Report:
 
 
 def fill(found: report.Report, setting: Setting, names: list[str]) -> None:
-    found.echo.append(echo_cost())
+    """Runs the scenarios with an echo before and after each: a busy neighbour slows both alike."""
+    before = echo_cost()
     for scenario in SCENARIOS:
         if scenario.name in names:
             print(f"  {scenario.name}", flush=True)
-            found.scenarios.append(run(scenario, setting))
-    found.echo.append(echo_cost())
+            load, used = run(scenario, setting)
+            after = echo_cost()
+            found.scenarios.append(measured(scenario, load, used, (before + after) / 2))
+            before = after
     remember_memory(found, setting.stack)
 
 
-def run(scenario: Scenario, setting: Setting) -> report.Measured:
-    """One scenario: its load, and the processor time used up to the end of all it set in motion."""
+def run(scenario: Scenario, setting: Setting) -> tuple[Load, dict[str, float]]:
+    """One scenario: its load, and seconds of processor time used up to the end of all it set in motion."""
     plan = scenario.plan(setting)
     if not plan.requests:
         raise ScenarioError(f"{scenario.name} has nothing to send.")
@@ -122,10 +126,10 @@ def run(scenario: Scenario, setting: Setting) -> report.Measured:
     after = processor_times(programs)
     if setting.stack.programs != programs:
         raise BenchError(f"a program of the stack ended during {scenario.name}: see the logs.")
-    return measured(scenario, load, {name: after[name] - before[name] for name in programs})
+    return load, {name: after[name] - before[name] for name in programs}
 
 
-def measured(scenario: Scenario, load: Load, used: dict[str, float]) -> report.Measured:
+def measured(scenario: Scenario, load: Load, used: dict[str, float], echo: float) -> report.Measured:
     each = 1 / max(1, load.answered)
     return report.Measured(
         name=scenario.name,
@@ -136,6 +140,7 @@ def measured(scenario: Scenario, load: Load, used: dict[str, float]) -> report.M
         failed=load.failed,
         octets=load.octets * each,
         cpu={name: time * each * 1e6 for name, time in used.items()},
+        echo=echo,
         target=scenario.target,
         first_error=load.first_error,
     )
@@ -144,7 +149,7 @@ def measured(scenario: Scenario, load: Load, used: dict[str, float]) -> report.M
 def echo_cost() -> float:
     """Microseconds of the server's processor time for one echo, on this machine at this moment."""
     with echo_server() as (pid, port):
-        plan = Plan([Request("GRPC", echo.PATH, body=b"x" * 100)], f"127.0.0.1:{port}")
+        plan = Plan([Request("GRPC", PATH, body=b"x" * 100)], f"127.0.0.1:{port}")
         send(plan, CALLERS, WARM_UP_SECONDS / 2, "own")
         before = processor_times({"echo": pid})
         load = send(plan, CALLERS, ECHO_SECONDS, "own")

@@ -14,7 +14,7 @@ from sqlalchemy import inspect
 from kit import outbox
 from kit.call import Call, current_call
 from kit.db import WriteSession
-from kit.ids import NIL
+from kit.ids import NIL, new_id
 from kit.models import Resource
 from kit.options import is_sensitive
 from kit.telemetry import current_trace_id
@@ -67,7 +67,8 @@ def write(
     )
     if call := current_call():
         _add_caller(change, call)
-    outbox.publish(session, entity_type, entity_id, change)
+    # What is about no entity stands for itself: such entries must not wait for one another.
+    outbox.publish(session, entity_type, new_id() if entity_id == NIL else entity_id, change)
 
 
 async def record_denial(db: Any, call: Call) -> None:

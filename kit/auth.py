@@ -134,8 +134,7 @@ class TokenVerifier:
         except (Unavailable, DeadlineExceeded) as error:
             # The keys it has may still be good; what they cannot verify is nobody's fault.
             self._silent = Unavailable(error.message)
-        finally:
-            self._asked = time.monotonic()
+        self._asked = time.monotonic()
 
 
 class ServiceCredential:

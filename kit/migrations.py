@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 from alembic import command, op
@@ -71,7 +71,7 @@ def in_database(url: str, database: str, *, user: str = "", password: str = "") 
     netloc = parts.netloc
     if user:
         host = netloc.rpartition("@")[2]
-        netloc = f"{user}:{password}@{host}"
+        netloc = f"{quote(user, safe='')}:{quote(password, safe='')}@{host}"
     return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
 
 

@@ -1,11 +1,15 @@
 """Stories: their life, and the versions that writing and weaving make."""
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit import audit, fieldmask
 from kit.access import may, require
@@ -21,7 +25,7 @@ from services.content.announcements import announce_superseded, announce_superse
 from services.content.enums import PART_OF_SPEECH, STORY_STATUS
 from services.content.models import Story, StoryVersion
 from services.content.queries import courses, lessons, stories, story_versions, vocabularies
-from services.content.story_versions import make_version, version_to_proto
+from services.content.story_versions import fill_version, make_version
 from services.content.versioning import Draft, Wish
 from services.content.weaving import Target
 from storyloom.content.v1 import stories_pb2
@@ -265,12 +269,17 @@ def story_to_proto(row: Any, *, full: bool = False) -> StoryMessage:
     )
     if row.published_version_id == row.current_version_id or may("update", row, resource="story"):
         content = row.summary + row.body if full else row.summary
-        message.current_version.CopyFrom(version_to_proto(content, row.approval_id))
+        fill_version(message.current_version, content, row.approval_id)
     elif row.published_version_id is not None:
         content = row.published_summary + row.published_body if full else row.published_summary
-        message.current_version.CopyFrom(version_to_proto(content, row.published_approval_id))
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
+        fill_version(message.current_version, content, row.published_approval_id)
+    _set(message.create_time, row.created_at)
+    _set(message.update_time, row.updated_at)
     if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+        _set(message.delete_time, row.deleted_at)
     return message
+
+
+def _set(timestamp: Timestamp, at: datetime) -> None:
+    # A third of the time of FromDatetime, which is felt twice for each story of a page.
+    timestamp.seconds, timestamp.nanos = math.floor(at.timestamp()), at.microsecond * 1000

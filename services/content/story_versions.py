@@ -51,10 +51,16 @@ class StoryVersionService:
 
 def version_to_proto(content: bytes, approval_id: UUID | None) -> VersionMessage:
     """Of the serialised parts of a version and what came after it was made."""
-    message = VersionMessage.FromString(content)
+    message = VersionMessage()
+    fill_version(message, content, approval_id)
+    return message
+
+
+def fill_version(message: VersionMessage, content: bytes, approval_id: UUID | None) -> None:
+    """The same, into a message that is part of another."""
+    message.MergeFromString(content)
     if approval_id is not None:
         message.approval_id, message.approved = str(approval_id), True
-    return message
 
 
 def make_version(story_id: UUID, number: int, author_id: UUID, draft: Draft) -> StoryVersion:

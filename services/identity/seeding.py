@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from sqlalchemy import func, select
 
+from kit import audit
+from kit.audit import Action
 from kit.db import Database, WriteSession
 from kit.ids import SYSTEM_TENANT
 from kit.settings import SettingsError, setting
@@ -53,6 +55,7 @@ async def _ensure_tenant(session: WriteSession) -> None:
     settings = dict(rules.DEFAULT_SETTINGS)
     tenant = Tenant(id=SYSTEM_TENANT, slug=PLATFORM_SLUG, name="Storyloom", settings=settings)
     session.add(tenant)
+    audit.record(session, Action.CREATE, tenant)
     await queries.write_listing(session, tenant)
     for slug, role in PLATFORM_ROLES.items():
         await queries.insert_default_role(session, slug, role, system=True)
@@ -69,5 +72,6 @@ async def _ensure_administrator(session: WriteSession, passwords: Passwords, set
         password_hash=password_hash,
     )
     session.add(user)
+    audit.record(session, Action.CREATE, user)
     roles: Any = await queries.list_roles_by_slug(session, [SUPER_ADMINISTRATOR])
     await queries.replace_roles(session, user.id, [role.id for role in roles])

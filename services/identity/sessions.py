@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
@@ -50,9 +51,9 @@ class SessionService:
             if failed_before:
                 async with queries.in_tenant(session, SYSTEM_TENANT):
                     await self.throttle.forgive(session, attempt)
-            opened, refresh_token = await queries.insert_session(session, user.id)
-            audit.write(session, "sign_in", "user", user.id, new={"session_id": opened.id})
-        return self._answer(opened, refresh_token, user)
+            session_id, refresh_token = await queries.insert_session(session, user.id)
+            audit.write(session, "sign_in", "user", user.id, new={"session_id": session_id})
+        return self._answer(session_id, refresh_token, user)
 
     async def _refusal(self, attempt: Attempt, tenant: Any, user: Any) -> Unauthenticated:
         async with self.db.write(SYSTEM_TENANT) as session:
@@ -85,17 +86,17 @@ class SessionService:
         if verdict is rules.Refresh.REUSE:
             # Only now, outside the transaction: raised inside, it would bring the session back to life.
             raise rules.refused_refresh()
-        return self._answer(family, refresh_token, user)
+        return self._answer(family.id, refresh_token, user)
 
-    def _answer(self, family: Session, refresh_token: str, user: Any) -> sessions_pb2.Session:
+    def _answer(self, session_id: UUID, refresh_token: str, user: Any) -> sessions_pb2.Session:
         access_token, expires = self.keyring.access_token(
-            tenant_id=family.tenant_id, user_id=user.id, session_id=family.id, roles=user.roles
+            tenant_id=user.tenant_id, user_id=user.id, session_id=session_id, roles=user.roles
         )
         answer = sessions_pb2.Session(
             access_token=access_token,
             refresh_token=refresh_token,
             user=user_to_proto(user),
-            session_id=str(family.id),
+            session_id=str(session_id),
         )
         answer.expire_time.FromSeconds(expires)
         return answer
@@ -130,7 +131,7 @@ async def _active_user(session: WriteSession, family: Session) -> Any:
     return user
 
 
-def _act_as(tenant_id: Any, user_id: Any) -> None:
+def _act_as(tenant_id: UUID, user_id: UUID) -> None:
     """From here on the call is that user's: its audit entries and spans say so."""
     call = current_call()
     assert call is not None  # noqa: S101  # sign-in is an RPC

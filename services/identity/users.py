@@ -1,6 +1,8 @@
 """UserService: the users of a tenant, and one's own account."""
 
+import asyncio
 from collections.abc import Iterable
+from contextvars import Context
 from typing import Any
 from uuid import UUID
 
@@ -58,11 +60,14 @@ class UserService:
         return Empty()
 
     async def _refuse_password(self, attempt: Attempt) -> None:
-        # In a transaction that no idempotency key holds open: the refusal must not take the count back.
-        async with self.db.open_write(SYSTEM_TENANT) as session:
-            await self.throttle.count_failure(session, attempt)
-            await self.db.commit(session)
+        # Outside the call, whose transaction an idempotency key may hold open: the refusal that undoes it must not undo
+        # the count as well.
+        await asyncio.create_task(self._count_failure(attempt), context=Context())
         raise _wrong_password()
+
+    async def _count_failure(self, attempt: Attempt) -> None:
+        async with self.db.write(SYSTEM_TENANT) as session:
+            await self.throttle.count_failure(session, attempt)
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: Any) -> users_pb2.User:
         async with self.db.read() as session:

@@ -239,8 +239,11 @@ class TestListAuditLogs:
         at = datetime(2026, 11, 20, 9, tzinfo=UTC)
         one = event(school.auditor.tenant_id, event_id=id_of(at + timedelta(seconds=seconds)), at=at)
         await deliver(school, one)
-        bounds = {"start_time": at, "end_time": at + timedelta(microseconds=1)}
-        assert [entry.id for entry in await listed(school.auditor, entity_id=one.aggregate_id, **bounds)] == [one.id]
+        instant = timedelta(microseconds=1)
+        found = await listed(school.auditor, entity_id=one.aggregate_id, start_time=at, end_time=at + instant)
+        assert [entry.id for entry in found] == [one.id]
+        assert await listed(school.auditor, entity_id=one.aggregate_id, start_time=at + instant) == []
+        assert await listed(school.auditor, entity_id=one.aggregate_id, end_time=at) == []
 
     async def test_pages_from_the_newest_to_the_oldest(self, school: School) -> None:
         entity_id = str(uuid4())

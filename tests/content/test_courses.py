@@ -244,6 +244,7 @@ async def absent(author: Author, one: Any) -> bool:
     try:
         await get()
     except grpc.aio.AioRpcError as error:
-        assert error.code() is grpc.StatusCode.NOT_FOUND
-        return True
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            return True
+        raise
     return False

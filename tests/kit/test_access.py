@@ -15,7 +15,7 @@ from kit.access import All, Always, AnyOf, Compare, ConditionError, Not, Ref, co
 from kit.access.conditions import OPERATORS
 from kit.access.snapshots import Change, Snapshot, SnapshotCache
 from kit.access.sql import compile_condition
-from kit.errors import Unavailable
+from kit.errors import DeadlineExceeded, Unavailable
 from tests.kit.toy import Toy
 
 TEXTS = ["", "a", "A", "á", "a%", "a_b", "\\", "'", "ả", "user.id", "aa"]
@@ -130,15 +130,19 @@ class Identity:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.down = False
+        self.failure: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.level = "A1"
         self.news: asyncio.Queue[Change | Exception | None] = asyncio.Queue()
 
     async def snapshot(self, tenant_id: UUID, user_id: UUID) -> Snapshot:
         self.asked += 1
-        if self.down:
-            raise Unavailable("down")
-        return snapshot(tenant_id=tenant_id, user_id=user_id, level=self.level)
+        if self.failure:
+            raise self.failure
+        level = self.level
+        await self.gate.wait()
+        return snapshot(tenant_id=tenant_id, user_id=user_id, level=level)
 
     async def changes(self) -> AsyncIterator[Change | None]:
         while True:
@@ -204,13 +208,66 @@ class TestSnapshotCache:
     ) -> None:
         tenant, user = uuid4(), uuid4()
         await cache.get(tenant, user)
-        identity.down = True
+        identity.failure = Unavailable("down")
         identity.news.put_nowait(Unavailable("gone"))
         await asyncio.sleep(0.01)
         assert (await cache.get(tenant, user)).user_id == user
         await asyncio.sleep(0.5)
         with pytest.raises(Unavailable):
             await cache.get(tenant, user)
+
+    async def test_a_change_during_a_look_up_is_not_lost(self, cache: SnapshotCache, identity: Identity) -> None:
+        tenant, user = uuid4(), uuid4()
+        identity.gate.clear()
+        before = asyncio.create_task(cache.get(tenant, user))
+        await asyncio.sleep(0.01)
+        identity.level = "B2"
+        identity.news.put_nowait(Change(tenant, user, None))
+        await asyncio.sleep(0.01)
+        # The first look-up has read the old state and is still on its way.
+        after = asyncio.create_task(cache.get(tenant, user))
+        await asyncio.sleep(0.01)
+        identity.gate.set()
+        await before
+        assert (await after).level == "B2"
+        assert (await cache.get(tenant, user)).level == "B2"
+
+    async def test_serves_what_it_has_while_identity_is_silent(self, cache: SnapshotCache, identity: Identity) -> None:
+        tenant, user = uuid4(), uuid4()
+        await cache.get(tenant, user)
+        identity.failure = DeadlineExceeded("silent")
+        identity.news.put_nowait(Unavailable("gone"))
+        await asyncio.sleep(0.01)
+        assert (await cache.get(tenant, user)).user_id == user
+
+    async def test_a_stream_that_broke_in_an_unforeseen_way_is_not_trusted_either(self, identity: Identity) -> None:
+        tenant, user = uuid4(), uuid4()
+        cache = SnapshotCache(identity.snapshot, identity.changes, max_stale=0.5)
+        for level, end in (("A1", ValueError("no change at all")), ("C1", None)):
+            watch = asyncio.create_task(cache.watch())
+            identity.news.put_nowait(None)
+            await asyncio.sleep(0.01)
+            assert (await cache.get(tenant, user)).level == level
+            if end:
+                identity.news.put_nowait(end)
+                with pytest.raises(ValueError, match="no change"):
+                    await watch
+                # What happens now is heard by nobody.
+                identity.level = "C1"
+            watch.cancel()
+
+    async def test_a_caller_who_gives_up_leaves_the_look_up_to_the_others(
+        self, cache: SnapshotCache, identity: Identity
+    ) -> None:
+        tenant, user = uuid4(), uuid4()
+        identity.gate.clear()
+        calls = [asyncio.create_task(cache.get(tenant, user)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        calls[0].cancel()
+        identity.gate.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert [task.cancelled() for task in calls] == [True, False, False]
+        assert identity.asked == 1
 
     async def test_remembers_sessions_that_ended(self, cache: SnapshotCache, identity: Identity) -> None:
         session = uuid4()

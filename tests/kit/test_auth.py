@@ -317,7 +317,12 @@ class TestServices:
         ],
     )
     async def test_refuses_a_credential_with_a_wrong(
-        self, verifier: ServiceVerifier, services: Identity, clock: Clock, header: dict[str, Any], claims: dict[str, Any]
+        self,
+        verifier: ServiceVerifier,
+        services: Identity,
+        clock: Clock,
+        header: dict[str, Any],
+        claims: dict[str, Any],
     ) -> None:
         head = {"alg": "Ed25519", "typ": "service+jwt", "kid": "audit"} | header
         said = {"iss": "audit", "aud": "storyloom-services", "exp": int(clock.now) + 60} | claims

@@ -12,8 +12,9 @@ import pytest
 
 from kit import call as calls
 from kit.auth import current
-from kit.errors import Aborted, DeadlineExceeded, StoryloomError, Unavailable
+from kit.errors import Aborted, DeadlineExceeded, FailedPrecondition, StoryloomError, Unavailable
 from tests.kit.toy import Toy, another
+from tests.kit.wire import call_by_hand
 from tests.stack import refused
 
 EVERYTHING = ("all", "manage")
@@ -69,7 +70,7 @@ class Back:
 
 
 class Front:
-    """The service in front: forwards each RPC to `content`; Misbehave and UpdateNote ask for the internal CountNotes."""
+    """The service in front: forwards to `content`; Misbehave and UpdateNote ask for the internal CountNotes."""
 
     def __init__(self, toy: Toy) -> None:
         self.SERVICE = toy.pb.DESCRIPTOR.services_by_name["NoteService"]
@@ -132,7 +133,7 @@ class TestDeadline:
 
     async def test_a_caller_with_much_time_gets_no_more_than_the_usual(self, toy: Toy, chain: Chain) -> None:
         seen = await chain.read(toy.grant(uuid4(), EVERYTHING), timeout=60)
-        assert 4 < seen.remaining < 5
+        assert 4 < seen.remaining < 5.1
 
     async def test_what_takes_longer_is_told_by_the_front_itself(self, toy: Toy, chain: Chain) -> None:
         chain.back.slow = 5.0
@@ -192,6 +193,12 @@ class TestPropagation:
             # The toy has no collector: it records nothing, whatever its caller does.
             assert sampled in {"00", flags}
 
+    @pytest.mark.parametrize("value", [b"\xc3\xa9", b"\xff\xfe"], ids=repr)
+    async def test_a_request_id_that_cannot_go_on_breaks_nothing(self, chain: Chain, value: bytes) -> None:
+        address, path = chain.front.settings.listen_address, b"/toy.v1.NoteService/Misbehave"
+        received = await asyncio.to_thread(call_by_hand, address, path, (b"x-request-id", value))
+        assert b"grpc-status\x010" in received, received
+
     async def test_a_call_without_either_gets_its_own(self, toy: Toy, chain: Chain) -> None:
         token = toy.grant(uuid4(), EVERYTHING)
         one, two = await chain.read(token), await chain.read(token)
@@ -226,10 +233,10 @@ class TestRetries:
 
 class TestFailures:
     async def test_the_exception_comes_out_at_the_other_end(self, toy: Toy, chain: Chain) -> None:
-        chain.back.failures = [Aborted("Changed.", metadata={"revision": "7"})]
+        chain.back.failures = [FailedPrecondition("Changed.", metadata={"revision": "7"})]
         with pytest.raises(StoryloomError) as caught:
             await chain.front.service.clients.stub(toy.grpc.NoteServiceStub, "content").Misbehave(toy.pb.Note())
-        assert (type(caught.value), caught.value.metadata) == (Aborted, {"revision": "7"})
+        assert (type(caught.value), caught.value.metadata) == (FailedPrecondition, {"revision": "7"})
 
     def test_the_front_has_no_principal_outside_of_a_call(self) -> None:
         with pytest.raises(StoryloomError):

@@ -1,9 +1,10 @@
 """Units of work: tenant, commit at the edge, and what is left behind when something goes wrong."""
 
 import asyncio
+import itertools
 import random
 from contextlib import suppress
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import asyncpg
 import grpc
@@ -181,6 +182,21 @@ class TestIdempotency:
         one, two = (toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=key) for _ in range(2))
         first, second = await one.CreateNote(toy.pb.Note(text="a")), await two.CreateNote(toy.pb.Note(text="b"))
         assert first.id != second.id
+
+    async def test_keys_are_forgotten_after_a_day_in_their_tenant(self, toy: Toy) -> None:
+        user, tenant, other = uuid4(), uuid4(), uuid4()
+        for owner, age in ((tenant, "25 hours"), (tenant, "23 hours"), (other, "25 hours")):
+            await toy.rows(
+                "INSERT INTO toy.idempotency_keys (tenant_id, id, request_hash, created_at)"
+                f" VALUES ($1, gen_random_uuid(), '', now() - interval '{age}')",
+                owner,
+            )
+        token = toy.grant(user, EVERYTHING, tenant=tenant)
+        # One call in 64 cleans up, by its key.
+        key = next(one for one in map(str, itertools.count()) if uuid5(user, one).bytes[-1] < 4)
+        await toy.stub(token, idempotency_key=key).CreateNote(toy.pb.Note(text="x"))
+        count = "SELECT count(*) FROM toy.idempotency_keys WHERE tenant_id = $1 AND created_at < now() - interval '1 h'"
+        assert [(await toy.rows(count, one))[0][0] for one in (tenant, other)] == [1, 1]
 
     @pytest.mark.parametrize("key", ["x" * 129, "x" * 1000])
     async def test_refuses_a_key_out_of_form(self, toy: Toy, key: str) -> None:

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import grpc
 import pytest
 
 from kit import outbox
 from kit.db import Database
-from kit.errors import Unavailable
+from kit.errors import Unavailable, from_exception
 from kit.inbox import EventInbox
 from kit.outbox import MAX_ATTEMPTS, Relay
 from kit.telemetry import Telemetry
@@ -31,12 +33,13 @@ class Consumer:
     def __init__(self) -> None:
         self.seen: list[Event] = []
         self.down = False
+        self.hangs = False
         self.poisonous: set[str] = set()
 
     async def __call__(self, request: DeliverEventsRequest) -> DeliverEventsResponse:
         if self.down:
             raise Unavailable("Another service cannot be reached; try again.")
-        await asyncio.sleep(0)
+        await asyncio.sleep(60 if self.hangs else 0)
         self.seen.extend(request.events)
         return DeliverEventsResponse(
             results=[
@@ -171,6 +174,47 @@ class TestRelay:
         await due_now(toy)
         assert await relay.deliver("learning") == 1
 
+    async def test_an_outage_however_long_leaves_an_event_some_tries(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        aggregate = uuid4()
+        consumer.down = True
+        await publish(db, toy, aggregate, "unlucky")
+        await toy.rows("UPDATE toy.outbox SET attempts = 2000 WHERE consumer = 'learning'")
+        for _ in range(MAX_ATTEMPTS + 2):
+            assert await relay.deliver("learning") == 0
+            await due_now(toy)
+        consumer.down = False
+        consumer.poisonous.add(str(aggregate))
+        await relay.deliver("learning")
+        await due_now(toy)
+        consumer.poisonous.clear()
+        assert await relay.deliver("learning") == 1
+
+    async def test_a_delivery_that_was_cut_off_is_due_again_by_its_lease(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        consumer.hangs = True
+        await publish(db, toy, uuid4(), "cut off")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await relay.deliver("learning")
+        consumer.hangs = False
+        assert await relay.deliver("learning") == 0
+        lease = await toy.rows("SELECT due_at - now() FROM toy.outbox WHERE consumer = 'learning'")
+        assert timedelta(seconds=20) < lease[0][0] <= outbox.LEASE
+        await due_now(toy)
+        assert await relay.deliver("learning") == 1
+
+    async def test_goes_on_after_the_server_closed_its_connections(
+        self, db: Database, toy: Toy, relay: Relay, consumer: Consumer
+    ) -> None:
+        assert await relay.deliver("learning") == 0
+        await toy.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'storyloom_toy'")
+        await asyncio.sleep(0.1)
+        await publish(db, toy, uuid4(), "after")
+        assert await relay.deliver("learning") == 1
+
     async def test_wakes_at_the_commit(self, db: Database, toy: Toy, relay: Relay, consumer: Consumer) -> None:
         relay.start()
         await asyncio.sleep(0.1)
@@ -234,6 +278,14 @@ class TestInbox:
         assert await self.deliver(inbox, event(toy, "poison", id=id)) == [FAILED]
         assert await self.deliver(inbox, event(toy, text, id=id)) == [HANDLED]
         assert await self.count(toy, text) == 1
+
+    async def test_a_database_that_is_away_is_no_fault_of_the_event(self, toy: Toy) -> None:
+        away = Database("postgresql:///x?host=/nowhere", service="toy", pool_size=1, telemetry=Telemetry(toy.settings))
+        inbox = EventInbox(away, {})
+        with pytest.raises(Exception) as caught:
+            await self.deliver(inbox, event(toy, "x"), event(toy, "y"))
+        assert from_exception(caught.value).code is grpc.StatusCode.UNAVAILABLE
+        await away.close()
 
     async def test_acknowledges_what_it_has_no_interest_in(self, inbox: EventInbox, toy: Toy) -> None:
         foreign = event(toy, "x")

@@ -1,6 +1,8 @@
 """The limiter: as many at once as there are slots, in turn by tenant, the rest refused."""
 
 import asyncio
+import random
+from contextlib import suppress
 
 import pytest
 
@@ -61,6 +63,52 @@ class TestLimiter:
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert order.index("quiet") <= 1
+
+    async def test_no_slot_is_lost_or_given_twice_whatever_happens(self) -> None:
+        seed = random.randrange(1 << 30)
+        dice = random.Random(seed)
+        limiter, running, most = Limiter(3, 0.004), 0, 0
+
+        async def work(tenant: int) -> None:
+            nonlocal running, most
+            async with limiter.slot(tenant):
+                running += 1
+                most = max(most, running)
+                try:
+                    await asyncio.sleep(dice.random() * 0.003)
+                    if dice.random() < 0.2:
+                        raise ValueError("failed")
+                finally:
+                    running -= 1
+
+        async def maybe_cancelled(tenant: int) -> None:
+            task = asyncio.create_task(work(tenant))
+            await asyncio.sleep(dice.random() * 0.006)
+            if dice.random() < 0.4:
+                task.cancel()
+            with suppress(asyncio.CancelledError, ValueError, ResourceExhausted):
+                await task
+
+        for _ in range(10):
+            await asyncio.gather(*(maybe_cancelled(n % 5) for n in range(40)))
+            assert (most <= 3, running) == (True, 0), f"seed {seed}"
+        async with asyncio.timeout(1), limiter.slot("a"), limiter.slot("b"), limiter.slot("c"):
+            with pytest.raises(ResourceExhausted):
+                async with limiter.slot("d"):
+                    pass
+
+    async def test_a_slot_that_comes_with_the_cancellation_is_handed_on(self) -> None:
+        limiter = Limiter(1, 5)
+        holder = limiter.slot("a")
+        await holder.__aenter__()
+        waiting = asyncio.create_task(limiter.slot("b").__aenter__())
+        await asyncio.sleep(0)
+        # Both within one turn of the loop: the slot is given, and the one it is given to goes away.
+        await holder.__aexit__(None, None, None)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        async with asyncio.timeout(0.5), limiter.slot("c"):
+            pass
 
     async def test_a_call_that_gives_up_waiting_loses_no_slot(self) -> None:
         limiter = Limiter(1, 5)

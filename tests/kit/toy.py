@@ -226,6 +226,9 @@ def note_service(toy: Toy) -> Any:
         async def Misbehave(self, request: Any, context: Any) -> Any:
             if request.text == "sleep":
                 await asyncio.sleep(30)
+            if request.text == "nap":
+                await asyncio.sleep(0.5)
+                return pb.Note(text="rested")
             raise toy.failing.get(request.text) or ValueError("a secret of the stack")
 
         async def CountNotes(self, request: Any, context: Any) -> Any:
@@ -279,7 +282,11 @@ async def another(
     other = replace(toy, service=service, settings=made)
     service.trust(_trust(other))
     service.add(servicer(other))
-    await service.start()
+    try:
+        await service.start()
+    except BaseException:
+        await service.db.close()
+        raise
     try:
         yield other
     finally:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Select, Text, exists, func, or_, select, update
+from sqlalchemy import ARRAY, Row, Select, Text, Uuid, bindparam, exists, func, or_, select, update
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
@@ -20,7 +20,7 @@ from services.identity.models import (
 from services.identity.queries.transactions import existing
 
 
-def role_slugs(tenant_id: UUID) -> Any:
+def role_slugs(tenant_id: Any) -> Any:
     slugs = (
         select(Role.slug)
         .join(UserRole, (UserRole.tenant_id == Role.tenant_id) & (UserRole.role_id == Role.id))
@@ -30,16 +30,24 @@ def role_slugs(tenant_id: UUID) -> Any:
     return func.array(slugs.scalar_subquery(), type_=ARRAY(Text)).label("roles")
 
 
-def _users(tenant_id: UUID) -> Select[Any]:
+def _users(tenant_id: Any) -> Select[Any]:
     """Users with the slugs of their roles; deleted ones as well."""
     shown = (column for column in User.__table__.columns if column.key != "password_hash")
     return select(*shown, role_slugs(tenant_id)).where(User.tenant_id == tenant_id)
 
 
+_TENANT = bindparam("tenant_id", type_=Uuid)
+# Built once: every sign-in asks for it.
+ACCOUNT = (
+    _users(_TENANT)
+    .where(func.lower(User.email) == func.lower(bindparam("email", type_=Text)), User.deleted_at.is_(None))
+    .add_columns(User.password_hash)
+)
+
+
 async def find_account(session: ReadSession, email: str) -> Row[Any] | None:
     """The user of the e-mail address, whatever the case of its letters, with the hash of their password."""
-    statement = _users(session.tenant_id).where(func.lower(User.email) == func.lower(email), User.deleted_at.is_(None))
-    return (await session.execute(statement.add_columns(User.password_hash))).one_or_none()
+    return (await session.execute(ACCOUNT, {"tenant_id": session.tenant_id, "email": email})).one_or_none()
 
 
 async def get_password_hash(session: ReadSession, user_id: UUID) -> str | None:
