@@ -66,7 +66,7 @@ def write(
         trace_id=current_trace_id(),
     )
     if call := current_call():
-        _add_caller(change, call)
+        _add_caller(change, call, session.tenant_id)
     # What is about no entity stands for itself: such entries must not wait for one another.
     outbox.publish(session, entity_type, new_id() if entity_id == NIL else entity_id, change)
 
@@ -80,12 +80,12 @@ async def record_denial(db: Any, call: Call) -> None:
         await db.commit(session)
 
 
-def _add_caller(change: ChangeRecorded, call: Call) -> None:
+def _add_caller(change: ChangeRecorded, call: Call, tenant_id: UUID) -> None:
     change.request_id, change.rpc, change.client_address = call.request_id, call.rpc, call.client_address
     if (who := call.principal) is None:
         return
     change.user_id, change.service = str(who.user_id or ""), who.service
-    if who.home_tenant_id != who.tenant_id:
+    if who.home_tenant_id != tenant_id:
         change.acting_tenant_id = str(who.home_tenant_id)
 
 

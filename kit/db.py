@@ -1,8 +1,8 @@
 """The database of a service: units of work that set the tenant first and commit at their edge."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -29,6 +29,8 @@ LIMITS = {
     "idle_in_transaction_session_timeout": "10s",
     "transaction_timeout": "15s",
     "jit": "off",
+    # A client that hangs up in the middle of a statement cannot always ask the server to end it.
+    "client_connection_check_interval": "500ms",
 }
 
 
@@ -120,7 +122,8 @@ class Database:
     async def read(self, tenant_id: UUID | None = None) -> AsyncIterator[ReadSession]:
         """A read-only transaction of the caller's tenant, or of the one given in background work."""
         tenant = tenant_id or current().tenant_id
-        if (call := current_call()) is not None and call.uncommitted is not None:
+        call = current_call()
+        if call is not None and call.uncommitted is not None and call.uncommitted.tenant_id == tenant:
             yield call.uncommitted
             return
         async with self._transaction(f"BEGIN READ ONLY; SET LOCAL app.tenant_id = '{tenant}'") as (connection, driver):
@@ -138,6 +141,8 @@ class Database:
         call = current_call()
         if call is not None and call.key is not None:
             if call.uncommitted is not None:
+                if call.uncommitted.tenant_id != tenant:
+                    raise RuntimeError("a keyed call writes in one tenant only")
                 yield call.uncommitted
                 await call.uncommitted.flush()
                 return
@@ -180,10 +185,10 @@ class Database:
                     await driver.execute("ROLLBACK")
             except asyncio.CancelledError:
                 # The statement that was cut off may still be running: nothing on this connection can be trusted.
-                await asyncio.shield(connection.invalidate())
+                await _to_the_end(connection.invalidate())
                 raise
             except BaseException:
-                await _roll_back(connection, driver)
+                await _to_the_end(_roll_back(connection, driver))
                 raise
 
     async def check_role(self) -> None:
@@ -198,6 +203,15 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Waits for the work however often it is cancelled meanwhile; the caller raises what it was about to."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    task.result()
 
 
 def _refuse_lost(connection: Any, record: Any, proxy: Any) -> None:

@@ -1,6 +1,5 @@
 """`idempotency-key` on any mutation: the response is stored in the mutation's transaction and replayed."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -26,13 +25,13 @@ class Replay(Exception):  # not an error: it carries the answer of the first cal
 
 
 class Key:
-    """The key of one call. Keys are the user's own: `id` is made of the user, the RPC and the key."""
+    """The key of one call. Keys are the user's own; `request_hash` tells a repetition from another request."""
 
-    def __init__(self, key: str, *, user_id: UUID, rpc: str, request: bytes) -> None:
+    def __init__(self, key: str, *, user_id: UUID, request_hash: bytes) -> None:
         if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
             raise InvalidArgument.fields([("idempotency-key", f"must have 1 to {LONGEST_KEY} printable characters")])
         self.id = uuid5(user_id, key)
-        self.request_hash = hashlib.sha256(rpc.encode() + b"\0" + request).digest()
+        self.request_hash = request_hash
         self.stack = AsyncExitStack()
         self._db: Database | None = None
 

@@ -208,7 +208,7 @@ class Pipeline:
         tenant_id = claims.tenant_id
         if act_in := call.metadata.get("x-act-in-tenant"):
             tenant_id = _acting_tenant(act_in, claims.tenant_id, snapshot.grants("all", "manage"))
-        elif snapshot.tenant_suspended:
+        if snapshot.tenant_suspended:
             raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
         return Principal(
             tenant_id=tenant_id,
@@ -248,7 +248,8 @@ class Pipeline:
             message = parse(request)
             key = call.metadata.get("idempotency-key")
             if key and method.mutates and not method.streaming and call.principal and call.principal.user_id:
-                call.key = Key(key, user_id=call.principal.user_id, rpc=method.path, request=request)
+                digest = call.sealer.digest(method.path.encode() + b"\0" + request)
+                call.key = Key(key, user_id=call.principal.user_id, request_hash=digest)
             return await proceed(message, call, context)
 
         return validate
@@ -318,10 +319,11 @@ def grpc_handler(method: Method, handler: Handler, make_call: Callable[[str, Any
 
 
 def new_call(rpc: str, context: Any, access: Access, sealer: Sealer) -> Call:
-    """The call of an incoming RPC. A client's `x-request-id` is kept when it is short and printable."""
+    """The call of an incoming RPC. A client's `x-request-id` is kept when it is short and printable ASCII: other text
+    cannot be sent on."""
     metadata = dict(context.invocation_metadata() or ())
     request_id = metadata.get("x-request-id", "")
-    if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not request_id.isprintable():
+    if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not (request_id.isascii() and request_id.isprintable()):
         request_id = str(uuid4())
     # The gateway sets this one itself; `x-forwarded-for` may begin with whatever the client wrote.
     address = metadata.get("x-envoy-external-address", "")

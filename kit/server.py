@@ -175,10 +175,10 @@ async def _serve_until_told(build: Callable[[Settings], Service], settings: Sett
     told = asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, told.set)
-    service = build(settings)
     try:
+        service = build(settings)
         await service.start()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SettingsError) as error:
         log.critical("cannot start", extra={"error": str(error)})
         sys.exit(f"{settings.service}: cannot start: {error}")
     await told.wait()

@@ -1,7 +1,7 @@
 """Who takes which course."""
 
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from kit import audit, outbox
 from kit.access import require
@@ -117,15 +117,13 @@ def enrollment_to_proto(row: Any) -> EnrollmentMessage:
 
 
 def _publish(session: WriteSession, enrollment: Enrollment) -> None:
-    # Two enrolments of one user in one course are one aggregate: else the end of the first could overtake the second.
-    pair = uuid5(enrollment.course_id, str(enrollment.user_id))
     changed = EnrollmentChanged(
         enrollment_id=str(enrollment.id),
         course_id=str(enrollment.course_id),
         user_id=str(enrollment.user_id),
         active=enrollment.state == "active",
     )
-    outbox.publish(session, "enrollment", pair, changed)
+    outbox.publish(session, "enrollment", enrollment.id, changed)
 
 
 def _missing(resource: str) -> FailedPrecondition:

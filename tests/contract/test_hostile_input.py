@@ -19,23 +19,21 @@ from tests.contract.answers import FAULTS, Answer, answer
 from tests.contract.population import Population, Tenancy, populate
 from tests.stack import Person, Stack
 
+HUGE = "x" * 1_000_000
 TEXTS = (
-    "\0",
     "a\0b",
-    "x" * 1_000_000,
     "not-a-uuid",
     "00000000-0000-0000-0000-000000000000",
-    "'; DROP TABLE content.stories; --",
-    "%_\\",
+    "'; DROP TABLE content.stories; -- %_\\",
     "\u202e\ufeff\U0001f600\u0301",
     " \n\t",
 )
-INTEGERS = (-1, 0, 2**31 - 1, -(2**31))
-ENUMS = (99, -1, 2**31 - 1)
+INTEGERS = (-1, 2**31 - 1, -(2**31))
+ENUMS = (99, -1)
 MANY = 5_000
-SECONDS = (-(2**62), -62_135_596_801, 253_402_300_800, 2**62)
+SECONDS = (-62_135_596_801, 253_402_300_800, 2**62)
 NANOS = (-1, 2**31 - 1)
-MASKS = ("id", "etag", "tenant_id", "create_time", "*", "", ".", "a.b.c", "title.x", "\0", "x" * 10_000)
+MASKS = ("id", "etag", "tenant_id", "create_time", "*", "", "a.b.c", "title.x", "\0")
 # Not a message; a text that is no UTF-8; a length beyond the end; a group that never ends; too deep to parse.
 MALFORMED = (b"\xff\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7fabc", b"\x0b\x0b\x0b", b"\x0a\x02" * 150)
 SOURCE = ("traceback", "sqlalchemy", "asyncpg", "select ", "insert into", 'file "/', ".py", "relation ", "sqlstate")
@@ -65,51 +63,62 @@ def all_fields(rpc: MethodDescriptor) -> Iterator[tuple[str, FieldDescriptor]]:
 
 
 def hostile(field: FieldDescriptor) -> Iterator[Any]:
-    """Values that the field can carry and should not."""
+    """Small values that the field can carry and should not."""
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
-            values: Any = TEXTS[:1] if api.is_output(field) else TEXTS
+            yield from TEXTS[:1] if api.is_output(field) else TEXTS
         case FieldDescriptor.CPPTYPE_ENUM:
-            values = ENUMS
+            yield from ENUMS
         case FieldDescriptor.CPPTYPE_INT32 | FieldDescriptor.CPPTYPE_INT64:
-            values = INTEGERS
+            yield from INTEGERS
         case FieldDescriptor.CPPTYPE_MESSAGE:
-            values = messages(field)
-        case _:
-            values = ()
-    yield from values
-    if field.is_repeated and values and field.message_type is None:
-        yield [requests.sample(field)] * MANY
-        yield [requests.sample(field) for _ in range(MANY)]
+            yield from messages(field)
 
 
 def messages(field: FieldDescriptor) -> Iterator[Any]:
     make = GetMessageClass(field.message_type)
-    if api.is_ours(field.message_type):
-        if field.is_repeated:
-            yield [make() for _ in range(MANY)]
-        return
     match field.message_type.name:
         case "Timestamp" | "Duration":
             yield from chain((make(seconds=one) for one in SECONDS), (make(nanos=one) for one in NANOS))
         case "FieldMask":
-            yield from chain((make(paths=[one]) for one in MASKS), [make(paths=["title"] * MANY)])
+            yield from (make(paths=[one]) for one in MASKS)
         case "Struct":
-            for value in (float("nan"), float("inf"), None, "\0", "x" * 1_000_000, [[["deep"]]], {"a": {"b": 1}}):
+            for value in (float("nan"), float("inf"), None, "\0", [[["deep"]]], {"a": {"b": 1}}):
                 struct = make()
                 struct["x"] = value
                 yield struct
-            odd = make()
-            odd.update({f"Key {n}\0": n for n in range(MANY)})
-            yield odd
         case "Any":
             yield make(type_url="x", value=b"\xff")
 
 
-def attacks(rpc: MethodDescriptor, tenancy: Tenancy) -> Iterator[tuple[str, Message | bytes]]:
-    """Requests that are right but for one field, and bytes that are none."""
+def huge(field: FieldDescriptor) -> Iterator[Any]:
+    """One value of the field that is far too big, and one list that is far too long."""
+    if api.is_output(field):
+        return
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        yield HUGE
+    if field.message_type is not None:
+        make = GetMessageClass(field.message_type)
+        match field.message_type.name:
+            case "FieldMask":
+                yield from (make(paths=["x" * 10_000]), make(paths=["title"] * MANY))
+            case "Struct":
+                big = make()
+                big.update({f"Key {n}\0": HUGE[:100] for n in range(MANY)})
+                yield big
+        if field.is_repeated:
+            yield [make() for _ in range(MANY)]
+    elif field.is_repeated:
+        yield [requests.sample(field) for _ in range(MANY)]
+
+
+def attacks(rpc: MethodDescriptor, tenancy: Tenancy, seen: set[str]) -> Iterator[tuple[str, Message | bytes]]:
+    """Requests that are right but for one field, and bytes that are none. What is huge is sent once for each field,
+    however many requests have it: the same rule stops it everywhere."""
     for path, field in all_fields(rpc):
-        for number, value in enumerate(hostile(field)):
+        fresh = () if field.full_name in seen else huge(field)
+        seen.add(field.full_name)
+        for number, value in enumerate(chain(hostile(field), fresh)):
             request = requests.make(rpc, sorted(requests.minimal(rpc)), lambda kind: tenancy.ids[kind][0])
             requests.put(request, path, value)
             yield f"{path} #{number}", request
@@ -127,10 +136,11 @@ class TestEveryField:
     async def test_refuses_or_takes_whatever_is_sent(self, service: str, population: Population) -> None:
         visitors = population.theirs
         found, count = [], 0
+        seen: set[str] = set()
         for rpc in api.rpcs():
             if api.owner(rpc) != service or rpc.name in NOT_CALLED:
                 continue
-            for name, request in attacks(rpc, visitors):
+            for name, request in attacks(rpc, visitors, seen):
                 got, seconds = await timed(somewhere(visitors.admin), rpc, request)
                 if seconds > SECONDS_ALLOWED:
                     # The machine may have been busy with something else.

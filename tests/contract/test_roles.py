@@ -61,8 +61,8 @@ class TestRoles:
         for rpc in guarded(role, allowed=False):
             refused = await answer(person, rpc, request_of(rpc, population))
             resource, action = api.permission(rpc) or ("", "")
-            wanted = {"permission": f"{resource}:{action}", "resource": resource}
-            if refused.code is not grpc.StatusCode.PERMISSION_DENIED or reason(refused) != ("PERMISSION_REQUIRED", wanted):
+            wanted = "PERMISSION_REQUIRED", {"permission": f"{resource}:{action}", "resource": resource}
+            if (refused.code, reason(refused)) != (grpc.StatusCode.PERMISSION_DENIED, wanted):
                 found.append(f"{api.short(rpc)}: {refused}")
         assert not found, "\n" + "\n".join(found)
 

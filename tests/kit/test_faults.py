@@ -72,7 +72,7 @@ async def wait_for_statement(toy: Toy, pattern: str) -> None:
 
 async def nothing_is_left(toy: Toy) -> None:
     """Everything is given back, and the server has no transaction open."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(4):
         while toy.db.engine.pool.checkedout() or await toy.rows(OPEN):  # type: ignore[attr-defined]
             await asyncio.sleep(0.02)
 
@@ -158,6 +158,29 @@ class TestCutOff:
             await nothing_is_left(troubled)
         await asyncio.gather(*(stub.CreateNote(troubled.pb.Note(text="x", secret=marker)) for _ in range(6)))
         assert await notes_of(troubled, marker) == 6
+
+    @pytest.mark.parametrize("statement", [SLEEP, "SELECT 20"])
+    @pytest.mark.parametrize("pauses", [0, 1, 3, 10])
+    async def test_being_cancelled_twice_leaves_no_less(self, troubled: Toy, pauses: int, statement: str) -> None:
+        async def work() -> None:
+            async with troubled.db.write(uuid4()) as session:
+                await session.execute(text(statement))
+                await asyncio.sleep(20)
+
+        for _ in range(2):
+            tasks = [asyncio.create_task(work()) for _ in range(2)]
+            await wait_for_statement(troubled, statement)
+            # The client's deadline and the server's own end the call, one right after the other.
+            for task in tasks:
+                task.cancel()
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            assert [type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)] == [
+                asyncio.CancelledError
+            ] * 2
+            await nothing_is_left(troubled)
 
     async def test_a_stream_that_its_client_leaves_ends_its_statement(self, troubled: Toy) -> None:
         stream = troubled.stub(troubled.grant(uuid4(), EVERYTHING)).WatchNotes(
