@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
 POOL_TIMEOUT_SECONDS = 2.0
-# The role carries the same limits; these hold also where an operator's role does not.
+# No statement and no lock may outlive the patience of the call that waits for it.
 LIMITS = {
     "statement_timeout": "5s",
     "lock_timeout": "1s",

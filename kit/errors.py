@@ -159,6 +159,15 @@ BY_SQLSTATE: dict[str, StoryloomError] = {
     "08": Unavailable("The database cannot be reached; try again."),
 }
 
+LOST_CONNECTION = (
+    PoolTimeoutError,
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    # What the driver says when the connection ends at the very moment it sends a statement.
+    asyncpg.InternalClientError,
+)
+
 
 def sqlstate(error: BaseException) -> str:
     """The five-character SQLSTATE that PostgreSQL gave, or '' when the error did not come from it."""
@@ -186,9 +195,7 @@ def from_exception(error: BaseException) -> StoryloomError:
     # Before OSError, whose subclass it is.
     if isinstance(error, TimeoutError):
         return DeadlineExceeded("The call took longer than its deadline allows.")
-    if isinstance(error, PoolTimeoutError | OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    ):
+    if isinstance(error, LOST_CONNECTION) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return Unavailable("The database cannot be reached; try again.")
     return Internal()
 
@@ -205,7 +212,7 @@ def to_status(error: StoryloomError) -> status_pb2.Status:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> StoryloomError:
-    """The exception that another service raised, as it was; a status of unknown origin becomes its code's class."""
+    """The exception that another service raised, as it was; a status that is not ours says that it did not answer."""
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":

@@ -13,7 +13,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import Message
-from sqlalchemy import Select, literal, tuple_
+from sqlalchemy import Select, tuple_
 
 from kit.call import Call, current_call
 from kit.errors import InvalidArgument
@@ -74,8 +74,7 @@ class Page:
         than the page holds."""
         if self.after is not None:
             start = tuple_(*keys)
-            # Typed as the columns are: a bare datetime would lose its time zone.
-            after = tuple_(*(literal(value, key.type) for key, value in zip(keys, self.after, strict=True)))
+            after = tuple_(*self.after)
             statement = statement.where(start < after if descending else start > after)
         order = [key.desc() if descending else key.asc() for key in keys]
         return statement.order_by(*order).limit(self.size + 1)

@@ -54,6 +54,8 @@ class Environments:
             environment["OTEL_METRICS_EXPORTER"] = "none"
         # glibc's arena for each thread would cost each service some ten megabytes.
         environment.setdefault("MALLOC_ARENA_MAX", "2")
+        # Fixed, so that what Argon2 needs for a moment (19 MiB a time) goes back to the system.
+        environment.setdefault("MALLOC_MMAP_THRESHOLD_", "1048576")
         return environment
 
     def service(self, name: str) -> dict[str, str]:

@@ -170,6 +170,15 @@ async def words(teacher: Author) -> dict[str, str]:
     return await teacher.learn_words(*WORDS)
 
 
+def undone(version: story_versions_pb2.StoryVersion) -> str:
+    """The source text, of the chunks."""
+    return "".join(
+        chunk.source if chunk.kind == story_versions_pb2.CHUNK_KIND_CHEM else chunk.text
+        for chunk in version.chunks
+        if chunk.kind != story_versions_pb2.CHUNK_KIND_EXPLAIN
+    )
+
+
 PublishApproved = Callable[[str], Awaitable[stories_pb2.Story]]
 
 

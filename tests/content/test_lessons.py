@@ -114,6 +114,7 @@ class TestGetLesson:
         await school.settle()
         assert (await read(reader, lesson.id)).id == lesson.id
 
+    @pytest.mark.slow
     async def test_asks_learning_what_its_events_have_not_told_and_refuses_without_an_answer(
         self, school: School, teacher: Author, reader: Author, tables: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:

@@ -88,6 +88,8 @@ async def populate(stack: Stack) -> Population:
 
 async def _people(one: Tenancy) -> None:
     one.keep("tenant", one.admin.tenant_id)
+    # First, because rows that belong to a user belong to this one.
+    one.keep("user", one.student.user_id)
     session = await ask(one.admin, "CreateSession", tenant=one.canary, email=one.student.email, password=PASSWORD)
     one.keep("session", session.session_id)
     permissions = [{"resource": "course", "action": "read"}]
@@ -97,7 +99,6 @@ async def _people(one: Tenancy) -> None:
     for n in range(2):
         user = {"email": f"spare{n}@{one.canary}.example", "display_name": one.canary, "attributes": {"x": one.canary}}
         one.keep("user", await ask(one.admin, "CreateUser", user=user))
-    one.keep("user", one.student.user_id)
 
 
 async def _course(one: Tenancy) -> None:

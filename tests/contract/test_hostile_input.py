@@ -50,13 +50,13 @@ async def population(stack: Stack) -> Population:
 
 
 def all_fields(rpc: MethodDescriptor) -> Iterator[tuple[str, FieldDescriptor]]:
-    """Also those that clients may not set: they can send them all the same."""
+    """Also those that clients may not set, though not what these consist of: they can send them all the same."""
 
     def walk(message: Any, path: str) -> Iterator[tuple[str, FieldDescriptor]]:
         for field in message.fields:
             here = f"{path}.{field.name}" if path else field.name
             yield here, field
-            if api.is_ours(field.message_type):
+            if api.is_ours(field.message_type) and not api.is_output(field):
                 yield from walk(field.message_type, here)
 
     return walk(rpc.input_type, "")
@@ -64,6 +64,8 @@ def all_fields(rpc: MethodDescriptor) -> Iterator[tuple[str, FieldDescriptor]]:
 
 def hostile(field: FieldDescriptor) -> Iterator[Any]:
     """Small values that the field can carry and should not."""
+    if api.is_output(field) and field.cpp_type != FieldDescriptor.CPPTYPE_STRING:
+        return
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
             yield from TEXTS[:1] if api.is_output(field) else TEXTS

@@ -12,8 +12,10 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from kit.auth import ServiceCredential
 from kit.ids import new_id
 from kit.settings import SERVICES
+from services.callers import ALLOWED
 from tests.contract import api, requests
 from tests.contract.answers import Answer, answer
 from tests.contract.population import Population, Tenancy, populate
@@ -35,6 +37,12 @@ MAY_SUCCEED = ("Create", "BatchCreate", "List")
 # What visitors have said themselves: their own tenant's audit log may tell them of it.
 named: set[str] = set()
 LISTS = [pytest.param(rpc, id=api.short(rpc)) for rpc in api.rpcs() if "page_token" in rpc.input_type.fields_by_name]
+READS = [
+    pytest.param(rpc, id=api.short(rpc))
+    for rpc in api.rpcs()
+    # Progress is a learner's own.
+    if rpc.name.startswith("Get") and requests.id_paths(rpc) and api.http(rpc) and rpc.name != "GetProgress"
+]
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +133,33 @@ class TestEveryRpcWithAnId:
             assert attempts.count > before, f"{api.short(rpc)} was not called"
         sys.stdout.write(f"{attempts.count} attempts on {len(rpcs)} RPCs of {service} as {who}\n")
         assert not attempts.findings, "\n" + "\n".join(attempts.findings)
+
+    @pytest.mark.parametrize("rpc", READS)
+    async def test_notices_who_can_see_the_rows(self, rpc: MethodDescriptor, population: Population) -> None:
+        """Or the test above would prove nothing: their own administrator gets other answers for them."""
+        attempts = Attempts(secrets(population.ours))
+        for foreign, absent in aimed(rpc, population.ours, population.ours):
+            await attempts.compare(population.ours.admin, rpc, foreign, absent)
+        assert attempts.findings
+
+    async def test_gives_services_that_ask_for_one_tenant_nothing_of_another(self, population: Population) -> None:
+        ours, theirs = population.ours, population.theirs
+        attempts = Attempts(secrets(ours))
+        asked = [rpc for rpc in api.rpcs() if api.is_internal(rpc) and "tenant_id" in rpc.input_type.fields_by_name]
+        for rpc in asked:
+            for foreign, absent in aimed(rpc, ours, theirs):
+                tenant = {"tenant_id": theirs.ids["tenant"][0]}
+                await attempts.compare(service_calling(rpc, population), rpc, foreign | tenant, absent | tenant)
+        assert len(asked) == 3
+        assert not attempts.findings, "\n" + "\n".join(attempts.findings)
+
+
+def service_calling(rpc: MethodDescriptor, population: Population) -> Person:
+    """A service that may call the internal RPC, with its credential."""
+    name = min(ALLOWED[rpc.containing_service.full_name])
+    stack = population.school.stack
+    credential = ServiceCredential(name, stack.environments[name]["SERVICE_CREDENTIAL"])
+    return Person(stack, "", name, credential.token())
 
 
 @pytest.mark.parametrize("rpc", LISTS)

@@ -118,7 +118,7 @@ class TestPool:
             async with limit:
                 await look_and_perhaps_give_up(tenant)
 
-        await asyncio.gather(*(limited(dice.choice(tenants)) for _ in range(600)))
+        await asyncio.gather(*(limited(dice.choice(tenants)) for _ in range(400)))
         idle = await toy.rows(
             "SELECT 1 FROM pg_stat_activity WHERE usename = 'storyloom_toy' AND state LIKE 'idle in transaction%'"
         )

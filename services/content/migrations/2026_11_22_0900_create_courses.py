@@ -84,7 +84,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("author_id", sa.Uuid(), nullable=False),
         *resource_columns(),
-        sa.CheckConstraint("status IN ('draft', 'published', 'archived')", name="ck_courses_status"),
+        sa.CheckConstraint("status IN ('draft', 'published', 'archived')", name=op.f("ck_courses_status")),
         sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_courses"),
         schema="content",
     )
@@ -160,8 +160,8 @@ def upgrade() -> None:
         sa.Column("language", sa.Text(), nullable=False),
         sa.Column("learning_language", sa.Text(), nullable=False),
         *resource_columns(),
-        sa.CheckConstraint(PARTS_OF_SPEECH, name="ck_vocabularies_part_of_speech"),
-        sa.CheckConstraint("sense BETWEEN 1 AND 100", name="ck_vocabularies_sense"),
+        sa.CheckConstraint(PARTS_OF_SPEECH, name=op.f("ck_vocabularies_part_of_speech")),
+        sa.CheckConstraint("sense BETWEEN 1 AND 100", name=op.f("ck_vocabularies_sense")),
         sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_vocabularies"),
         schema="content",
     )
@@ -193,7 +193,7 @@ def upgrade() -> None:
             using="btree",
             name="ex_units_position",
         ),
-        sa.CheckConstraint("position > 0", name="ck_units_position"),
+        sa.CheckConstraint("position > 0", name=op.f("ck_units_position")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "course_id"],
             ["content.courses.tenant_id", "content.courses.id"],
@@ -222,8 +222,8 @@ def upgrade() -> None:
             using="btree",
             name="ex_lessons_position",
         ),
-        sa.CheckConstraint("status IN ('draft', 'published')", name="ck_lessons_status"),
-        sa.CheckConstraint("position > 0", name="ck_lessons_position"),
+        sa.CheckConstraint("status IN ('draft', 'published')", name=op.f("ck_lessons_status")),
+        sa.CheckConstraint("position > 0", name=op.f("ck_lessons_position")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "course_id", "unit_id"],
             ["content.units.tenant_id", "content.units.course_id", "content.units.id"],
@@ -243,7 +243,7 @@ def upgrade() -> None:
         sa.Column("prerequisite_id", sa.Uuid(), nullable=False),
         *key_columns(),
         *time_columns(),
-        sa.CheckConstraint("lesson_id <> prerequisite_id", name="ck_lesson_prerequisites_itself"),
+        sa.CheckConstraint("lesson_id <> prerequisite_id", name=op.f("ck_lesson_prerequisites_itself")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "course_id", "lesson_id"],
             ["content.lessons.tenant_id", "content.lessons.course_id", "content.lessons.id"],
@@ -282,8 +282,10 @@ def upgrade() -> None:
         sa.Column("current_version_id", sa.Uuid(), nullable=False),
         sa.Column("published_version_id", sa.Uuid(), nullable=True),
         *resource_columns(),
-        sa.CheckConstraint("status <> 'published' OR published_version_id IS NOT NULL", name="ck_stories_published"),
-        sa.CheckConstraint("status IN ('draft', 'published', 'archived')", name="ck_stories_status"),
+        sa.CheckConstraint(
+            "status <> 'published' OR published_version_id IS NOT NULL", name=op.f("ck_stories_published")
+        ),
+        sa.CheckConstraint("status IN ('draft', 'published', 'archived')", name=op.f("ck_stories_status")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "lesson_id"],
             ["content.lessons.tenant_id", "content.lessons.id"],
@@ -317,7 +319,7 @@ def upgrade() -> None:
         sa.Column("summary", sa.LargeBinary(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         *key_columns(),
-        sa.CheckConstraint("number > 0", name="ck_story_versions_number"),
+        sa.CheckConstraint("number > 0", name=op.f("ck_story_versions_number")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "story_id"],
             ["content.stories.tenant_id", "content.stories.id"],
@@ -336,9 +338,9 @@ def upgrade() -> None:
         sa.Column("occurrences", sa.Integer(), nullable=False),
         sa.Column("woven", sa.Integer(), nullable=False),
         *key_columns(),
-        sa.CheckConstraint(PARTS_OF_SPEECH, name="ck_cloze_configs_part_of_speech"),
-        sa.CheckConstraint("target BETWEEN 0 AND 1", name="ck_cloze_configs_target"),
-        sa.CheckConstraint("woven BETWEEN 0 AND occurrences", name="ck_cloze_configs_woven"),
+        sa.CheckConstraint(PARTS_OF_SPEECH, name=op.f("ck_cloze_configs_part_of_speech")),
+        sa.CheckConstraint("target BETWEEN 0 AND 1", name=op.f("ck_cloze_configs_target")),
+        sa.CheckConstraint("woven BETWEEN 0 AND occurrences", name=op.f("ck_cloze_configs_woven")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "version_id"],
             ["content.story_versions.tenant_id", "content.story_versions.id"],
@@ -359,9 +361,9 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("vocabulary_id", sa.Uuid(), nullable=True),
         *key_columns(),
-        sa.CheckConstraint("(kind = 'normal') = (vocabulary_id IS NULL)", name="ck_story_chunks_vocabulary_id"),
-        sa.CheckConstraint("kind <> 'explain' OR source = ''", name="ck_story_chunks_source"),
-        sa.CheckConstraint("kind IN ('normal', 'chem', 'explain')", name="ck_story_chunks_kind"),
+        sa.CheckConstraint("(kind = 'normal') = (vocabulary_id IS NULL)", name=op.f("ck_story_chunks_vocabulary_id")),
+        sa.CheckConstraint("kind <> 'explain' OR source = ''", name=op.f("ck_story_chunks_source")),
+        sa.CheckConstraint("kind IN ('normal', 'chem', 'explain')", name=op.f("ck_story_chunks_kind")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "version_id"],
             ["content.story_versions.tenant_id", "content.story_versions.id"],
