@@ -95,16 +95,31 @@ class Telemetry:
             if count:
                 self._events.add(count, {"consumer": consumer, "outcome": outcome})
 
+    @contextmanager
+    def statement_span(self, statement: str) -> Iterator[None]:
+        """The span of a statement that goes past the engine, within sampled calls."""
+        if not trace.get_current_span().is_recording():
+            yield
+            return
+        span = self._start_statement(statement)
+        try:
+            yield
+        except BaseException:
+            span.set_status(Status(StatusCode.ERROR))
+            raise
+        finally:
+            span.end()
+
+    def _start_statement(self, statement: str) -> Span:
+        attributes = {"db.system.name": "postgresql", "db.query.text": statement}
+        return self._tracer.start_span(_statement_name(statement), kind=SpanKind.CLIENT, attributes=attributes)
+
     def trace_statements(self, engine: Engine) -> None:
         """Makes a span of every statement of the engine, within sampled calls. Parameters are never recorded."""
 
         def before(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
             if context is not None and trace.get_current_span().is_recording():
-                context.storyloom_span = self._tracer.start_span(
-                    _statement_name(statement),
-                    kind=SpanKind.CLIENT,
-                    attributes={"db.system.name": "postgresql", "db.query.text": statement},
-                )
+                context.storyloom_span = self._start_statement(statement)
 
         def after(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
             if span := getattr(context, "storyloom_span", None):

@@ -35,9 +35,8 @@ ON CONFLICT (tenant_id, id) DO NOTHING
 
 async def insert_audit_log(session: WriteSession, event: Event, change: ChangeRecorded) -> None:
     """Adds the entry; one that is there already stays as it is."""
-    await session.driver.execute(
+    await session.fetchrow(
         INSERT_ENTRY,
-        session.tenant_id,
         UUID(event.id),
         change.action,
         change.entity_type,

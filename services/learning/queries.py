@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -147,8 +146,7 @@ async def is_enrolled(session: ReadSession, user_id: UUID, course_id: UUID, *, e
 
 async def get_standing(session: ReadSession, user_id: UUID, lesson_id: UUID) -> Any:
     """Where the learner stands with the lesson, see `STANDING`; without a record `id` is None and `revision` 0."""
-    row = await session.driver.fetchrow(STANDING, session.tenant_id, user_id, lesson_id)
-    return SimpleNamespace(**_found(row, "lesson"))
+    return _found(await session.fetchrow(STANDING, user_id, lesson_id), "lesson")
 
 
 async def upsert_progress(
@@ -158,9 +156,8 @@ async def upsert_progress(
 
     Raises ABORTED (STALE_ETAG) when `etag` is not empty and not current.
     """
-    row = await session.driver.fetchrow(
+    row = await session.fetchrow(
         UPSERT_PROGRESS,
-        session.tenant_id,
         new_id(),
         standing.user_id,
         standing.lesson_id,
@@ -174,7 +171,7 @@ async def upsert_progress(
     )
     if row is None:
         raise Aborted("The progress was changed meanwhile; read it again.", reason=ErrorReason.STALE_ETAG)
-    return SimpleNamespace(**row)
+    return row
 
 
 async def list_progress(

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4, uuid5
 import asyncpg
 import grpc
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
 
+from kit.db import prepared
 from kit.errors import NotFound, from_exception, sqlstate
 from tests.kit.toy import Toy
 from tests.stack import refused
@@ -206,3 +207,30 @@ class TestIdempotency:
         stub = toy.stub(toy.grant(uuid4(), EVERYTHING), idempotency_key=key)
         async with refused("INVALID_FIELD", field="idempotency-key"):
             await stub.CreateNote(toy.pb.Note(text="one"))
+
+
+class TestPrepared:
+    async def test_runs_the_text_of_a_statement_with_the_tenant_first(self, toy: Toy) -> None:
+        tenant = uuid4()
+        async with toy.db.write(tenant) as session:
+            for text in ("a", "b"):
+                session.add(made(toy, text))
+        statement = (
+            select(toy.note.text, toy.note.secret)
+            .where(toy.note.text == bindparam("text"), toy.note.tenant_id == bindparam("tenant"))
+            .order_by(toy.note.text == bindparam("text"))
+        )
+        sql = prepared(statement, "tenant", "text")
+        async with toy.db.read(tenant) as session:
+            row = await session.fetchrow(sql, "b")
+            assert (row.text, row.secret) == ("b", "")
+            with pytest.raises(AttributeError):
+                _ = row.nothing
+            assert await session.fetchrow(sql, "c") is None
+            assert len(await session.fetch(sql, "a")) == 1
+
+    def test_refuses_parameters_that_are_not_the_statements(self, toy: Toy) -> None:
+        statement = select(toy.note.id).where(toy.note.tenant_id == bindparam("tenant"))
+        for names in (("tenant", "text"), ("text", "tenant")):
+            with pytest.raises(ValueError, match="parameters"):
+                prepared(statement, *names)

@@ -34,7 +34,7 @@ async def insert_session(session: WriteSession, user_id: UUID) -> tuple[UUID, st
     """The id of a new session, and its first refresh token. Now and then forgets old ones."""
     secret = rules.RefreshSecret.new(session.tenant_id, new_id())
     expires_at = now() + rules.REFRESH_TOKEN_LIFETIME
-    await session.driver.execute(OPEN, session.tenant_id, secret.session_id, user_id, expires_at, secret.digest)
+    await session.fetchrow(OPEN, secret.session_id, user_id, expires_at, secret.digest)
     if secret.session_id.bytes[-1] < 4:
         await _delete_old_sessions(session, now() - FORGOTTEN_AFTER)
     return secret.session_id, secret.text
