@@ -7,6 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -14,7 +15,7 @@ from types import FrameType
 import httpx
 
 from benchmarks import data, report
-from benchmarks.cpu import memory, processor_times, until_idle
+from benchmarks.cpu import Moment, Use, memory, processor_times, until_idle
 from benchmarks.echo import PATH
 from benchmarks.load import ADVICE, Load, LoadError, Plan, Request, rest_driver, send
 from benchmarks.scenarios import CALLERS, SCENARIOS, Scenario, ScenarioError, Setting
@@ -25,9 +26,12 @@ from deploy.rest import RestError
 
 ECHO_SECONDS = 2.0
 WARM_UP_SECONDS = 1.0
+IDLE_SECONDS = 3.0
 # Time for what a load leaves to do behind it, such as delivering its events.
 AFTERWARDS_SECONDS = 15.0
-LONGEST = 225
+LONGEST = 230
+# What a scenario takes besides its own time.
+MARGIN_SECONDS = 15.0
 
 
 class BenchError(Exception):
@@ -83,14 +87,14 @@ def give_up(number: int, frame: FrameType | None) -> None:
     raise BenchError(f"stopped after {LONGEST} s." if number == signal.SIGALRM else "stopped.")
 
 
-def measure(settings: Settings, names: list[str], time: int) -> report.Report:
-    found = report.Report(machine(), rest_driver(), time)
+def measure(settings: Settings, names: list[str], span: int) -> report.Report:
+    found = report.Report(machine(), rest_driver(), span)
     if found.driver != "wrk":
         print(ADVICE, flush=True)
     with running_stack(settings) as stack, quiet_gateway(settings):
         print(f"Measuring {stack.state.gateway}", flush=True)
         try:
-            setting = Setting(stack, data.prepare(stack.state.gateway, settings), time, found.driver)
+            setting = Setting(stack, data.prepare(stack.state.gateway, settings), span, found.driver)
             fill(found, setting, names)
         finally:
             # Putting everything back may take what it takes.
@@ -100,19 +104,37 @@ def measure(settings: Settings, names: list[str], time: int) -> report.Report:
 
 def fill(found: report.Report, setting: Setting, names: list[str]) -> None:
     """Runs the scenarios with an echo before and after each: a busy neighbour slows both alike."""
+    found.idle = idle_use(setting.stack.programs)
     before = echo_cost()
     for scenario in SCENARIOS:
-        if scenario.name in names:
+        if scenario.name in names and enough_time(scenario, setting):
             print(f"  {scenario.name}", flush=True)
-            load, used = run(scenario, setting)
+            load, used = run(scenario, setting, found.idle)
             after = echo_cost()
             found.scenarios.append(measured(scenario, load, used, (before + after) / 2))
             before = after
     remember_memory(found, setting.stack)
 
 
-def run(scenario: Scenario, setting: Setting) -> tuple[Load, dict[str, float]]:
-    """One scenario: its load, and seconds of processor time used up to the end of all it set in motion."""
+def enough_time(scenario: Scenario, setting: Setting) -> bool:
+    """Better to tell of the scenarios before than of none, when the alarm would interrupt this one."""
+    if signal.getitimer(signal.ITIMER_REAL)[0] > setting.seconds + MARGIN_SECONDS:
+        return True
+    print(f"  {scenario.name}: left out, the bench ends after {LONGEST} s", flush=True)
+    return False
+
+
+def idle_use(programs: dict[str, int]) -> dict[str, float]:
+    """The share of a processor that each program uses when nobody asks for anything."""
+    until_idle(programs, AFTERWARDS_SECONDS)
+    before = processor_times(programs)
+    time.sleep(IDLE_SECONDS)
+    after = processor_times(programs)
+    return {name: (after[name] - before[name]) / IDLE_SECONDS for name in programs}
+
+
+def run(scenario: Scenario, setting: Setting, idle: dict[str, float]) -> tuple[Load, Use]:
+    """One scenario: its load, and what was used up to the end of all that it set in motion."""
     plan = scenario.plan(setting)
     if not plan.requests:
         raise ScenarioError(f"{scenario.name} has nothing to send.")
@@ -120,16 +142,16 @@ def run(scenario: Scenario, setting: Setting) -> tuple[Load, dict[str, float]]:
         send(plan, scenario.callers, WARM_UP_SECONDS, setting.driver)
     programs = setting.stack.programs
     until_idle(programs, AFTERWARDS_SECONDS)
-    before = processor_times(programs)
+    before = Moment.now(programs)
     load = send(plan, scenario.callers, setting.seconds, setting.driver)
     until_idle(programs, AFTERWARDS_SECONDS)
-    after = processor_times(programs)
+    after = Moment.now(programs)
     if setting.stack.programs != programs:
         raise BenchError(f"a program of the stack ended during {scenario.name}: see the logs.")
-    return load, {name: after[name] - before[name] for name in programs}
+    return load, after.since(before, idle)
 
 
-def measured(scenario: Scenario, load: Load, used: dict[str, float], echo: float) -> report.Measured:
+def measured(scenario: Scenario, load: Load, used: Use, echo: float) -> report.Measured:
     each = 1 / max(1, load.answered)
     return report.Measured(
         name=scenario.name,
@@ -139,8 +161,9 @@ def measured(scenario: Scenario, load: Load, used: dict[str, float], echo: float
         answered=load.answered,
         failed=load.failed,
         octets=load.octets * each,
-        cpu={name: time * each * 1e6 for name, time in used.items()},
+        cpu={name: spent * each * 1e6 for name, spent in used.programs.items()},
         echo=echo,
+        others=used.others,
         target=scenario.target,
         first_error=load.first_error,
     )

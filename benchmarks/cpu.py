@@ -25,11 +25,47 @@ class Memory:
     pss: float
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Seconds of processor time of each program, and the share of all processors that others had meanwhile."""
+
+    programs: Mapping[str, float]
+    others: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Clock and processor times at one moment; `own` is that of this program and of those it has waited for."""
+
+    at: float
+    programs: Mapping[str, float]
+    own: float
+    machine: float
+
+    @classmethod
+    def now(cls, programs: Mapping[str, int]) -> "Moment":
+        return cls(time.monotonic(), processor_times(programs), sum(os.times()[:4]), machine_time())
+
+    def since(self, before: "Moment", idle: Mapping[str, float]) -> Use:
+        """What was used since then; what the programs use when idle, a share of a processor each, is left out."""
+        elapsed = self.at - before.at
+        used = {name: spent - before.programs[name] for name, spent in self.programs.items()}
+        others = self.machine - before.machine - (self.own - before.own) - sum(used.values())
+        share = max(0.0, others) / elapsed / (os.cpu_count() or 1)
+        return Use({name: max(0.0, one - idle.get(name, 0.0) * elapsed) for name, one in used.items()}, share)
+
+
 def used_seconds(stat: str) -> float:
     """User and system time in a text of /proc/<pid>/stat, with that of children that have ended."""
     # The program's name, in brackets, may hold spaces and brackets itself.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / TICKS
+
+
+def busy_seconds(stat: str) -> float:
+    """What all processors together have worked, or were not given by the machine's host, in a text of /proc/stat."""
+    user, nice, system, _idle, _waiting, hard, soft, stolen = map(int, stat.splitlines()[0].split()[1:9])
+    return (user + nice + system + hard + soft + stolen) / TICKS
 
 
 def megabytes(rollup: str) -> Memory:
@@ -41,6 +77,11 @@ def megabytes(rollup: str) -> Memory:
 def processor_times(programs: Mapping[str, int]) -> dict[str, float]:
     """Seconds that each program has used up to now; `programs` are process ids by name."""
     return {name: sum(map(_used, _processes(name, pid))) for name, pid in programs.items()}
+
+
+def machine_time() -> float:
+    """Seconds that the processors have been busy with anything up to now."""
+    return busy_seconds((PROC / "stat").read_text())
 
 
 def memory(programs: Mapping[str, int]) -> dict[str, Memory]:

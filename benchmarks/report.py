@@ -16,7 +16,8 @@ COLUMNS = ("gateway", "identity", "content", "learning", "assessment", "audit", 
 class Measured:
     """One scenario: what the callers saw, and microseconds of processor time per request by program.
 
-    `echo` is what one echo cost in the moments before and after: how fast the machine was then.
+    `echo` is what one echo cost in the moments before and after: how fast the machine was then. `others` is the share
+    of the processors that programs besides stack and bench took, which makes everything cost more than it would alone.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Measured:
     octets: float
     cpu: Mapping[str, float]
     echo: float
+    others: float
     target: float | None = None
     first_error: str = ""
 
@@ -47,12 +49,13 @@ class Measured:
 
 @dataclass(slots=True)
 class Report:
-    """One run; memory is in megabytes."""
+    """One run. `idle` is the share of a processor used without load, and taken off; memory is in megabytes."""
 
     machine: str
     driver: str
     seconds: float
     scenarios: list[Measured] = field(default_factory=list)
+    idle: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     stack_memory: float = 0.0
 
@@ -105,14 +108,15 @@ def _latency(one: Measured) -> tuple[str, ...]:
 
 def costs(report: Report) -> list[str]:
     """Microseconds of processor time per request, and whether the target of this machine is met."""
-    head = ("CPU µs per request", *COLUMNS, "total", "echo", "target", "verdict")
-    return table([head, *map(_cost, report.scenarios)])
+    head = ("CPU µs per request", *COLUMNS, "total", "others", "echo", "target", "verdict")
+    idle = f"without what they use when idle, together {sum(report.idle.values()) * 1000:.0f} ms a second"
+    return [*table([head, *map(_cost, report.scenarios)]), idle]
 
 
 def _cost(one: Measured) -> tuple[str, ...]:
     parts = [f"{one.cpu[name]:.0f}" if name in one.cpu else "–" for name in COLUMNS]
     judged = ("–", "–") if one.limit is None else (f"{one.limit:.0f}", verdict(one.total, one.limit))
-    return one.name, *parts, f"{one.total:.0f}", f"{one.echo:.0f}", *judged
+    return one.name, *parts, f"{one.total:.0f}", f"{one.others:.0%}", f"{one.echo:.0f}", *judged
 
 
 def memories(report: Report) -> list[str]:

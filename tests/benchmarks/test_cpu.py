@@ -1,6 +1,8 @@
 """Processor time and memory as /proc tells them, held against what Python knows of this very process."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -21,6 +23,29 @@ class TestUsedSeconds:
             sum(range(10_000))
         used = cpu.processor_times(programs)["me"] - before
         assert used == pytest.approx(time.process_time() - own, abs=0.05)
+
+
+class TestBusySeconds:
+    def test_adds_up_all_but_idling_and_waiting(self):
+        text = "cpu  100 20 30 9000 500 4 6 40 7 8\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+        assert cpu.busy_seconds(text) * cpu.TICKS == pytest.approx(100 + 20 + 30 + 4 + 6 + 40)
+
+
+class TestMoment:
+    def test_leaves_out_idling_and_tells_what_others_had(self):
+        before = cpu.Moment(at=10.0, programs={"gateway": 1.0, "audit": 2.0}, own=5.0, machine=100.0)
+        after = cpu.Moment(at=20.0, programs={"gateway": 4.0, "audit": 2.1}, own=6.0, machine=109.1)
+        used = after.since(before, {"gateway": 0.1, "audit": 0.02})
+        assert used.programs == pytest.approx({"gateway": 2.0, "audit": 0.0})
+        assert used.others == pytest.approx(5.0 / 10.0 / (os.cpu_count() or 1))
+
+    def test_sees_what_a_child_of_this_process_used(self):
+        before = cpu.Moment.now({})
+        work = "import time\nwhile time.process_time() < 0.5: pass"
+        subprocess.run([sys.executable, "-c", work], check=True)
+        after = cpu.Moment.now({})
+        assert after.own - before.own >= 0.4
+        assert after.machine - before.machine >= 0.4
 
 
 class TestMemory:

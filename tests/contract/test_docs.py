@@ -37,16 +37,26 @@ def environment_variables(*folders: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in python_files(*folders):
         for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Subscript) and "environ" in ast.unparse(node.value):
-                asked: list[ast.expr] = [node.slice]
-            elif isinstance(node, ast.Call) and "environ" in ast.unparse(node):
-                asked = [one for one in node.args[:2] if not isinstance(one, ast.Call)]
-            else:
-                continue
-            for one in asked:
+            for one in asked(node):
                 if isinstance(one, ast.Constant) and isinstance(one.value, str) and VARIABLE.fullmatch(one.value):
                     found.setdefault(one.value, where(path, node))
     return {name: at for name, at in found.items() if name not in NOT_SETTINGS}
+
+
+def asked(node: ast.AST) -> list[ast.expr]:
+    """What may be a name in `environ[…]`, `environ.get(…)` or `read(environ, …)`."""
+    if isinstance(node, ast.Subscript) and is_environment(node.value):
+        return [node.slice]
+    if isinstance(node, ast.Call):
+        method = isinstance(node.func, ast.Attribute) and is_environment(node.func.value)
+        if method or (node.args and is_environment(node.args[0])):
+            return node.args[:2]
+    return []
+
+
+def is_environment(node: ast.expr) -> bool:
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name.startswith("environ")
 
 
 class TestSettings:

@@ -30,7 +30,7 @@ TEXTS = (
 )
 INTEGERS = (-1, 2**31 - 1, -(2**31))
 ENUMS = (99, -1)
-MANY = 5_000
+MANY = 10_000
 SECONDS = (-62_135_596_801, 253_402_300_800, 2**62)
 NANOS = (-1, 2**31 - 1)
 MASKS = ("id", "etag", "tenant_id", "create_time", "*", "", "a.b.c", "title.x", "\0")
@@ -89,8 +89,18 @@ def messages(field: FieldDescriptor) -> Iterator[Any]:
                 struct = make()
                 struct["x"] = value
                 yield struct
+            yield deep(make())
         case "Any":
             yield make(type_url="x", value=b"\xff")
+
+
+def deep(struct: Any) -> Any:
+    """Deeper than parsers go."""
+    inner = struct
+    for _ in range(60):
+        inner = inner.fields["x"].struct_value
+    inner["x"] = 1
+    return struct
 
 
 def huge(field: FieldDescriptor) -> Iterator[Any]:
@@ -144,9 +154,6 @@ class TestEveryField:
                 continue
             for name, request in attacks(rpc, visitors, seen):
                 got, seconds = await timed(somewhere(visitors.admin), rpc, request)
-                if seconds > SECONDS_ALLOWED:
-                    # The machine may have been busy with something else.
-                    got, seconds = await timed(somewhere(visitors.admin), rpc, request)
                 found += [f"{api.short(rpc)} {name}: {what}" for what in wrong(got, seconds)]
                 count += 1
         sys.stdout.write(f"{count} hostile requests to {service}\n")
@@ -154,9 +161,11 @@ class TestEveryField:
 
 
 async def timed(person: Person, rpc: MethodDescriptor, request: Message | bytes) -> tuple[Answer, float]:
-    start = time.perf_counter()
+    """The answer, and the processor time it took: clocks on the wall tell of whatever else the machine does. A call
+    that merely waits ends at the caller's deadline, as a refusal without a reason."""
+    start = time.process_time()
     got = await answer(person, rpc, request)
-    return got, time.perf_counter() - start
+    return got, time.process_time() - start
 
 
 def wrong(got: Answer, seconds: float) -> Iterator[str]:

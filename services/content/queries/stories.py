@@ -5,55 +5,42 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, bindparam, func, select
-from sqlalchemy.orm import aliased
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
 from kit.errors import NotFound
 from kit.pagination import Page
-from services.content.models import Story, StoryVersion
+from services.content.models import Base, Story
 from services.content.queries.courses import ordered, titled
 from storyloom.content.v1.stories_pb2 import ListStoriesRequest
 
-Current = aliased(StoryVersion, name="current")
-Published = aliased(StoryVersion, name="published")
+# Tables, not entities: columns of entities cost each execution of a new statement a comparison with those of the
+# statement that was compiled, which took a fifth of the time of a list.
+StoryRow = Base.metadata.tables["content.stories"]
+Current = Base.metadata.tables["content.story_versions"].alias("current")
+Published = Base.metadata.tables["content.story_versions"].alias("published")
 # Who sees which version is decided by the rules, once per row; for most stories there is only one to choose from.
 BASIC: Any = (
     select(
-        Story.id,
-        Story.title,
-        Story.language,
-        Story.learning_language,
-        Story.lesson_id,
-        Story.vocabulary_ids,
-        Story.author_id,
-        Story.status,
-        Story.current_version_id,
-        Story.published_version_id,
-        Story.revision,
-        Story.created_at,
-        Story.updated_at,
-        Story.deleted_at,
-        Current.summary,
-        Current.approval_id,
-        Current.approved_hash,
-        Published.summary.label("published_summary"),
-        Published.approval_id.label("published_approval_id"),
-        Published.approved_hash.label("published_approved_hash"),
+        StoryRow,
+        Current.c.summary,
+        Current.c.approval_id,
+        Published.c.summary.label("published_summary"),
+        Published.c.approval_id.label("published_approval_id"),
     )
-    .join(Current, and_(Current.tenant_id == Story.tenant_id, Current.id == Story.current_version_id))
+    .join(Current, and_(Current.c.tenant_id == StoryRow.c.tenant_id, Current.c.id == StoryRow.c.current_version_id))
     .outerjoin(
         Published,
         and_(
-            Published.tenant_id == Story.tenant_id,
-            Published.id == Story.published_version_id,
-            Story.published_version_id != Story.current_version_id,
+            Published.c.tenant_id == StoryRow.c.tenant_id,
+            Published.c.id == StoryRow.c.published_version_id,
+            StoryRow.c.published_version_id != StoryRow.c.current_version_id,
         ),
     )
-    .where(Story.tenant_id == bindparam("tenant"), Current.tenant_id == bindparam("tenant"))
+    .where(StoryRow.c.tenant_id == bindparam("tenant"), Current.c.tenant_id == bindparam("tenant"))
 )
-ONE = BASIC.where(Story.id == bindparam("story"))
-ONE_FULL = ONE.add_columns(Current.body, Published.body.label("published_body"))
+ONE = BASIC.where(StoryRow.c.id == bindparam("story"))
+ONE_FULL = ONE.add_columns(Current.c.body, Published.c.body.label("published_body"))
 
 
 async def get_story(session: ReadSession, story_id: UUID, *, full: bool = False, deleted: bool = False) -> Any:
