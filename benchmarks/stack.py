@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from deploy.local.settings import Settings
+from deploy.local.settings import Settings, UnixAddress
 from deploy.local.state import State, read_state
 
 START_SECONDS = 120.0
@@ -98,7 +98,7 @@ def _answers(url: str) -> bool:
 @contextmanager
 def quiet_gateway(settings: Settings) -> Iterator[None]:
     """Rate limits off and 1 % of the requests traced, by Envoy's runtime; as it was before at the end."""
-    with httpx.Client(base_url=f"http://{settings.gateway_admin}", timeout=5) as admin:
+    with _admin(settings) as admin:
         before = _overridden(admin.get("/runtime", params={"format": "json"}).json())
         _modify(admin, QUIET)
         try:
@@ -107,6 +107,13 @@ def quiet_gateway(settings: Settings) -> Iterator[None]:
             # A gateway that has gone has forgotten the values too.
             with suppress(httpx.HTTPError):
                 _modify(admin, {key: before.get(key, "") for key in QUIET})
+
+
+def _admin(settings: Settings) -> httpx.Client:
+    if isinstance(settings.gateway_admin, UnixAddress):
+        transport = httpx.HTTPTransport(uds=str(settings.gateway_admin.path))
+        return httpx.Client(base_url="http://gateway", transport=transport, timeout=5)
+    return httpx.Client(base_url=f"http://{settings.gateway_admin}", timeout=5)
 
 
 def _overridden(runtime: Mapping[str, object]) -> dict[str, str]:

@@ -43,7 +43,7 @@ def configuration(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
     return {
         "node": {"id": "storyloom-gateway", "cluster": "storyloom"},
         "admin": {
-            "address": _socket(settings.admin),
+            "address": _socket(settings.admin) if isinstance(settings.admin, tuple) else _pipe(settings.admin),
             "allow_paths": [{"exact": "/ready"}, *({"prefix": path} for path in ADMIN_PATHS)],
         },
         "layered_runtime": {
@@ -124,7 +124,8 @@ def _receiving_limits(api: Api) -> dict[str, Any]:
 
 def _strip_untrusted() -> dict[str, Any]:
     """Before routing and every filter: nothing a client sends may arrive under a name that is trusted further in."""
-    names = ("x-tenant-id", "x-user-id", "traceparent", "tracestate", "baggage", "x-envoy-original-path")
+    trusted = ("x-tenant-id", "x-user-id", "x-gateway-secret", "x-envoy-original-path")
+    names = (*trusted, "traceparent", "tracestate", "baggage")
     parsed = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": PARSED_BY_GRPC}}}}
     return {
         "name": "edge",
@@ -211,6 +212,11 @@ def _socket(address: Address) -> dict[str, Any]:
     return {"socket_address": {"address": address[0], "port_value": address[1]}}
 
 
+def _pipe(path: Path) -> dict[str, Any]:
+    """A socket that only its owner reaches: no other user of the machine, and no web page."""
+    return {"pipe": {"path": str(path), "mode": 0o600}}
+
+
 class _Plain(yaml.SafeDumper):
     """Repeats what occurs twice instead of pointing at it: easier to read than anchors."""
 
@@ -226,7 +232,10 @@ def write(api: Api, settings: Settings, out: Path) -> Path:
     openapi.write(api, files / "openapi.json")
     shutil.copyfile(PAGE, files / "docs.html")
     made = files / "envoy.yaml"
-    made.write_text(yaml.dump(configuration(api, settings, files), Dumper=_Plain, sort_keys=False, width=120))
+    made.unlink(missing_ok=True)
+    # It holds the gateway's secret. Created with its final mode: at no moment can another user open it.
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out_file:
+        yaml.dump(configuration(api, settings, files), out_file, Dumper=_Plain, sort_keys=False, width=120)
     return made
 
 

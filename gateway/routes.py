@@ -29,6 +29,7 @@ def virtual_host(api: Api, settings: Settings, transcoder: dict[str, Any], files
         "name": "storyloom",
         "domains": ["*"],
         "include_request_attempt_count": True,
+        **({"request_headers_to_add": [_proof(settings)]} if settings.secret else {}),
         "response_headers_to_add": [
             _header("x-content-type-options", "nosniff"),
             # What a user quotes when something went wrong; the trace has every hop under it.
@@ -218,6 +219,12 @@ def _retries(retry_on: str) -> dict[str, Any]:
             {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": PREVIOUS_HOSTS}}
         ],
     }
+
+
+def _proof(settings: Settings) -> dict[str, Any]:
+    """By which services know the gateway, and believe what it says of the client's address."""
+    # To Envoy, a percent sign begins a variable.
+    return _header("x-gateway-secret", settings.secret.replace("%", "%%"))
 
 
 def _header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:

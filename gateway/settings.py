@@ -1,7 +1,8 @@
 """What the gateway's configuration depends on besides the protos: addresses, limits and trust."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.descriptors import CLUSTERS
@@ -14,7 +15,7 @@ FIRST_PORT = 7101
 @dataclass(frozen=True)
 class Settings:
     listen: Address
-    admin: Address
+    admin: Address | Path
     services: Mapping[str, Addresses]
     collector: Addresses
     trace_percent: float
@@ -25,13 +26,14 @@ class Settings:
     per_user: int
     sign_ins_per_address: int
     access_log: str
+    secret: str = field(repr=False)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
         """Every variable has a working default; a value that cannot be meant raises ValueError naming the variable."""
         return cls(
             listen=_address(environment, "GATEWAY_ADDRESS", "127.0.0.1:8080"),
-            admin=_address(environment, "GATEWAY_ADMIN_ADDRESS", "127.0.0.1:9901"),
+            admin=_socket_or_address(environment, "GATEWAY_ADMIN_ADDRESS", "127.0.0.1:9901"),
             services={
                 name: _addresses(environment, f"{name.upper()}_ADDRESS", f"127.0.0.1:{FIRST_PORT + nth}")
                 for nth, name in enumerate(CLUSTERS)
@@ -45,6 +47,7 @@ class Settings:
             per_user=_limit(environment, "RATE_LIMIT_PER_USER", "500"),
             sign_ins_per_address=_limit(environment, "SIGN_IN_LIMIT_PER_ADDRESS", "100"),
             access_log=environment.get("ACCESS_LOG", "/dev/stdout"),
+            secret=environment.get("GATEWAY_SECRET", ""),
         )
 
 
@@ -54,6 +57,16 @@ def _addresses(environment: Mapping[str, str], name: str, default: str) -> Addre
 
 def _address(environment: Mapping[str, str], name: str, default: str) -> Address:
     return _split(name, environment.get(name, default))
+
+
+def _socket_or_address(environment: Mapping[str, str], name: str, default: str) -> Address | Path:
+    text = environment.get(name, default)
+    if not text.startswith("unix:"):
+        return _split(name, text)
+    path = Path(text.removeprefix("unix:"))
+    if not path.is_absolute():
+        raise ValueError(f"{name}: {text!r} is not unix: and an absolute path")
+    return path
 
 
 def _split(name: str, address: str) -> Address:

@@ -35,6 +35,7 @@ class Action(StrEnum):
     PUBLISH = "publish"
     ARCHIVE = "archive"
     DENY = "deny"
+    ACT = "act_in_tenant"
 
 
 def record(session: WriteSession, action: str, entity: Resource, *, only: frozenset[str] | None = None) -> None:
@@ -57,27 +58,22 @@ def write(
     new: dict[str, Any] | None = None,
 ) -> None:
     """Records an entry with the values given, for what change tracking does not see: sign-ins, bulk statements."""
-    change = ChangeRecorded(
-        action=action,
-        entity_type=entity_type,
-        entity_id=str(entity_id),
-        old_values=_json(old),
-        new_values=_json(new),
-        trace_id=current_trace_id(),
-    )
-    if call := current_call():
-        _add_caller(change, call, session.tenant_id)
+    change = entry(action, entity_type, entity_id, call=current_call(), tenant_id=session.tenant_id)
+    change.old_values, change.new_values = as_json(old), as_json(new)
     # What is about no entity stands for itself: such entries must not wait for one another.
     outbox.publish(session, entity_type, new_id() if entity_id == NIL else entity_id, change)
 
 
-async def record_denial(db: Any, call: Call) -> None:
-    """Records that the caller of this RPC was refused, in a transaction of its own."""
-    if call.principal is None:
-        return
-    async with db.open_write(call.principal.tenant_id) as session:
-        write(session, Action.DENY, "rpc", NIL, new={"reason": call.reason})
-        await db.commit(session)
+def entry(
+    action: str, entity_type: str, entity_id: UUID, *, call: Call | None, tenant_id: UUID
+) -> ChangeRecorded:
+    """An entry without values: what was done, and by whom in which call."""
+    change = ChangeRecorded(
+        action=action, entity_type=entity_type, entity_id=str(entity_id), trace_id=current_trace_id()
+    )
+    if call is not None:
+        _add_caller(change, call, tenant_id)
+    return change
 
 
 def _add_caller(change: ChangeRecorded, call: Call, tenant_id: UUID) -> None:
@@ -125,7 +121,8 @@ def _fields(message: Descriptor) -> dict[str, bool]:
     return {field.name: is_sensitive(field) for field in message.fields}
 
 
-def _json(values: dict[str, Any] | None) -> str:
+def as_json(values: dict[str, Any] | None) -> str:
+    """Values as an entry holds them; '' for None."""
     return "" if values is None else json.dumps(values, default=_plain, ensure_ascii=False, sort_keys=True)
 
 

@@ -15,7 +15,7 @@ from joserfc.jwk import KeySet, OKPKey
 
 from kit.access.snapshots import Snapshot
 from kit.call import current_call
-from kit.errors import DeadlineExceeded, StoryloomError, Unauthenticated, Unavailable
+from kit.errors import DeadlineExceeded, ResourceExhausted, StoryloomError, Unauthenticated, Unavailable
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 SERVICE_ALGORITHM = "Ed25519"
@@ -24,7 +24,6 @@ USER_ALGORITHM = "EdDSA"
 warnings.filterwarnings("ignore", "EdDSA is deprecated via RFC 9864", SecurityWarning)
 USER_TOKEN = "at+jwt"  # noqa: S105  # RFC 9068 names the type of access tokens
 SERVICE_TOKEN = "service+jwt"  # noqa: S105
-SERVICE_AUDIENCE = "storyloom-services"
 SERVICE_TOKEN_SECONDS = 300
 CLOCK_SKEW_SECONDS = 5
 KEYS_FRESH_SECONDS = 60
@@ -131,40 +130,42 @@ class TokenVerifier:
         try:
             self._keys = KeySet.import_key_set(await self._source())  # type: ignore[arg-type]
             self._silent = None
-        except (Unavailable, DeadlineExceeded) as error:
+        except (Unavailable, DeadlineExceeded, ResourceExhausted) as error:
             # The keys it has may still be good; what they cannot verify is nobody's fault.
             self._silent = Unavailable(error.message)
         self._asked = time.monotonic()
 
 
 class ServiceCredential:
-    """A service's own key: mints the token that it shows to other services."""
+    """A service's own key: mints the tokens that it shows to other services, each of which takes only its own."""
 
     def __init__(self, service: str, private_jwk: str) -> None:
         self._service = service
         self._key = OKPKey.import_key(json.loads(private_jwk))
-        self._token, self._renew_at = "", 0.0
+        self._minted: dict[str, tuple[str, float]] = {}
 
-    def token(self) -> str:
-        """A token of at most five minutes; the same one until a minute before its end."""
+    def token(self, audience: str) -> str:
+        """A token for one service, of at most five minutes; the same one until a minute before its end."""
         now = time.time()
-        if now >= self._renew_at:
-            claims = {"iss": self._service, "aud": SERVICE_AUDIENCE, "exp": int(now) + SERVICE_TOKEN_SECONDS}
+        token, renew_at = self._minted.get(audience, ("", 0.0))
+        if now >= renew_at:
+            claims = {"iss": self._service, "aud": audience, "exp": int(now) + SERVICE_TOKEN_SECONDS}
             header = {"alg": SERVICE_ALGORITHM, "typ": SERVICE_TOKEN, "kid": self._service}
-            self._token = jwt.encode(header, claims, self._key, algorithms=[SERVICE_ALGORITHM])
-            self._renew_at = now + SERVICE_TOKEN_SECONDS - 60
-        return self._token
+            token = jwt.encode(header, claims, self._key, algorithms=[SERVICE_ALGORITHM])
+            self._minted[audience] = (token, now + SERVICE_TOKEN_SECONDS - 60)
+        return token
 
 
 class ServiceVerifier:
-    """Verifies the tokens of services against their public keys, which the environment gives."""
+    """Verifies the tokens that services show to this one, against their public keys from the environment."""
 
-    def __init__(self, jwks: str) -> None:
+    def __init__(self, service: str, jwks: str) -> None:
+        self._service = service
         self._keys = KeySet.import_key_set(json.loads(jwks))
         self._remembered: dict[str, tuple[str, float]] = {}
 
     def verify(self, token: str) -> str:
-        """The name of the calling service; UNAUTHENTICATED for anything but a current service token."""
+        """The name of the calling service; UNAUTHENTICATED for anything but a current token made for this one."""
         name, expires = self._remembered.get(token) or self._decode(token)
         if expires + CLOCK_SKEW_SECONDS < time.time():
             raise Unauthenticated("The service credential has expired.")
@@ -176,12 +177,14 @@ class ServiceVerifier:
     def _decode(self, token: str) -> tuple[str, float]:
         try:
             decoded = jwt.decode(token, self._keys, algorithms=[SERVICE_ALGORITHM])
-            issuer = decoded.claims["iss"]
-            header = decoded.header
-            if header.get("typ") != SERVICE_TOKEN or header.get("kid") != issuer:
+            header, claims = decoded.header, decoded.claims
+            if header.get("typ") != SERVICE_TOKEN or header.get("kid") != claims["iss"]:
                 raise ValueError("not a service token")
-            if decoded.claims["aud"] != SERVICE_AUDIENCE:
+            if claims["aud"] != self._service:
                 raise ValueError("for somebody else")
-            return str(issuer), float(decoded.claims["exp"])
+            expires = claims["exp"]
+            if not isinstance(expires, int) or expires > time.time() + SERVICE_TOKEN_SECONDS + CLOCK_SKEW_SECONDS:
+                raise ValueError("lives too long")
+            return str(claims["iss"]), float(expires)
         except (JoseError, ValueError, KeyError, TypeError) as error:
             raise Unauthenticated("The service credential is not valid.") from error

@@ -56,23 +56,23 @@ class Clients:
         """One unary call through the channel's own callable."""
         with self._telemetry.client_span(path, service) as carrier:
             try:
-                return await call(request, timeout=_budget(timeout), metadata=self._metadata(path, carrier))
+                return await call(request, timeout=_budget(timeout), metadata=self._metadata(service, path, carrier))
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error) from error
 
-    async def stream(self, path: str, call: Any, request: Any) -> AsyncIterator[Any]:
+    async def stream(self, service: str, path: str, call: Any, request: Any) -> AsyncIterator[Any]:
         """The messages of one server-streaming call, without deadline."""
         try:
-            async for message in call(request, metadata=self._metadata(path, {})):
+            async for message in call(request, metadata=self._metadata(service, path, {})):
                 yield message
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
-    def _metadata(self, path: str, carrier: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    def _metadata(self, service: str, path: str, carrier: dict[str, str]) -> tuple[tuple[str, str], ...]:
         call = current_call()
         metadata = dict(carrier)
         if _internal(path) or call is None or call.principal is None:
-            metadata["authorization"] = f"Bearer {self._credential.token()}"
+            metadata["authorization"] = f"Bearer {self._credential.token(service)}"
         else:
             metadata |= _on_behalf(call)
         if call is not None:
@@ -111,7 +111,7 @@ class _Channel:
 
     def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Callable[[Any], AsyncIterator[Any]]:
         return lambda request: self._clients.stream(
-            path, self._callable("unary_stream", path, *args, **kwargs), request
+            self._service, path, self._callable("unary_stream", path, *args, **kwargs), request
         )
 
     def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> None:

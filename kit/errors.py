@@ -10,6 +10,7 @@ StoryloomError
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Any, ClassVar
 
 import asyncpg
@@ -24,6 +25,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 DOMAIN = "storyloom"
+MOST_VIOLATIONS, LONGEST_TEXT = 20, 200
 REASONS = frozenset(ErrorReason.keys())
 
 
@@ -54,10 +56,12 @@ class InvalidArgument(StoryloomError):
 
     @classmethod
     def fields(cls, violations: Iterable[tuple[str, str]], *, reason: ErrorReason | None = None) -> "InvalidArgument":
-        """Of (field path, what is wrong with it) pairs; both go into `BadRequest.field_violations`."""
+        """Of (field path, what is wrong with it) pairs; the first twenty go into
+        `BadRequest.field_violations`."""
         bad = error_details_pb2.BadRequest()
-        for field, description in violations:
-            bad.field_violations.add(field=field, description=description)
+        # Errors travel in trailers, which hold 16 KB: a hostile request must not make its own refusal too long.
+        for field, description in islice(violations, MOST_VIOLATIONS):
+            bad.field_violations.add(field=field[:LONGEST_TEXT], description=description[:LONGEST_TEXT])
         first = bad.field_violations[0]
         return cls(f"{first.field}: {first.description}.", reason=reason, details=(bad,))
 
@@ -144,6 +148,7 @@ BY_CODE: dict[grpc.StatusCode, type[StoryloomError]] = {
 BY_SQLSTATE: dict[str, StoryloomError] = {
     "22": InvalidArgument("A value is outside the range that can be stored."),
     "23505": AlreadyExists("Another resource has the same unique value."),
+    "23P01": Aborted("A concurrent change won; try again."),
     "23503": FailedPrecondition(
         "A resource that this one refers to does not exist, or is still referred to.",
         reason=ErrorReason.REFERENCE_NOT_FOUND,

@@ -8,9 +8,11 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
+from kit.call import current_call
 from kit.db import Database, WriteSession
-from kit.errors import Unavailable, from_exception
+from kit.errors import PermissionDenied, Unavailable, from_exception
 from kit.outbox import TYPE_URL
+from kit.settings import SERVICES
 from storyloom.event.v1 import events_pb2
 from storyloom.event.v1.events_pb2 import (
     DeliverEventsRequest,
@@ -19,6 +21,7 @@ from storyloom.event.v1.events_pb2 import (
     DeliveryStatus,
     Event,
 )
+from storyloom.type.v1.errors_pb2 import ErrorReason
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +39,16 @@ class EventInbox:
         self._handlers = {TYPE_URL + kind.DESCRIPTOR.full_name: (kind, handle) for kind, handle in handlers.items()}
 
     async def DeliverEvents(self, request: DeliverEventsRequest, context: Any) -> DeliverEventsResponse:
+        _refuse_foreign(request.events)
         response = DeliverEventsResponse()
         for tenant_id, group in groupby(request.events, key=lambda event: event.tenant_id):
-            response.results.extend(await self._handle_all(UUID(tenant_id), list(group)))
+            response.results.extend(await self._take_all(UUID(tenant_id), list(group)))
         return response
 
-    async def _handle_all(self, tenant_id: UUID, events: list[Event]) -> Iterable[DeliveryResult]:
+    async def _take_all(self, tenant_id: UUID, events: list[Event]) -> Iterable[DeliveryResult]:
         """One transaction for all; when that fails, one for each, so that a poisonous event spoils no other."""
         try:
-            await self._handle(tenant_id, events)
+            await self._take(tenant_id, events)
         except Exception as error:
             if isinstance(from_exception(error), Unavailable):
                 # The database is away: that says nothing about any event, so none of them failed.
@@ -52,22 +56,22 @@ class EventInbox:
             if len(events) == 1:
                 log.exception("event failed", extra={"event_id": events[0].id})
                 return [_result(events[0], DeliveryStatus.DELIVERY_STATUS_FAILED)]
-            return await self._handle_each(tenant_id, events)
+            return await self._take_each(tenant_id, events)
         return [_result(event, DeliveryStatus.DELIVERY_STATUS_HANDLED) for event in events]
 
-    async def _handle_each(self, tenant_id: UUID, events: list[Event]) -> Iterable[DeliveryResult]:
+    async def _take_each(self, tenant_id: UUID, events: list[Event]) -> Iterable[DeliveryResult]:
         results: list[DeliveryResult] = []
         stopped: set[str] = set()
         for event in events:
             if event.aggregate_id in stopped:
                 results.append(_result(event, DeliveryStatus.DELIVERY_STATUS_FAILED))
                 continue
-            results.extend(await self._handle_all(tenant_id, [event]))
+            results.extend(await self._take_all(tenant_id, [event]))
             if results[-1].status == DeliveryStatus.DELIVERY_STATUS_FAILED:
                 stopped.add(event.aggregate_id)
         return results
 
-    async def _handle(self, tenant_id: UUID, events: list[Event]) -> None:
+    async def _take(self, tenant_id: UUID, events: list[Event]) -> None:
         async with self._db.write(tenant_id) as session:
             fresh = await self._remember(session, events)
             for event in events:
@@ -92,6 +96,19 @@ class EventInbox:
                 f"DELETE FROM {self._db.service}.inbox WHERE handled_at < now() - interval '{KEPT}'"  # noqa: S608
             )
         return {row["event_id"] for row in rows}
+
+
+def _refuse_foreign(events: Iterable[Event]) -> None:
+    """A service tells what happened in itself: nobody else may say that an approval was given."""
+    call = current_call()
+    caller = call.principal.service if call and call.principal else ""
+    for event in events:
+        package = event.payload.type_url.removeprefix(TYPE_URL).split(".")
+        if caller and package[0] == "storyloom" and package[1] in SERVICES and package[1] != caller:
+            raise PermissionDenied(
+                f"The service {caller} may not tell of {event.payload.type_url}.",
+                reason=ErrorReason.SERVICE_NOT_ALLOWED,
+            )
 
 
 def _result(event: Event, status: Any) -> DeliveryResult:

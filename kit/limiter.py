@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,8 @@ RETRY_AFTER = timedelta(seconds=1)
 class Limiter:
     """`slots` calls at once; a call waits at most `timeout` seconds for its turn.
 
-    A slot that becomes free goes to the tenants that wait in rotation, so the flood of one does not slow another.
+    A slot that becomes free goes to the tenants that wait in rotation, and when too many wait, the tenant with the
+    most of them gives way: so the flood of one does not slow another.
     """
 
     def __init__(self, slots: int, timeout: float) -> None:
@@ -39,7 +40,7 @@ class Limiter:
 
     async def _wait(self, tenant: Any) -> None:
         if self._count >= self._most_waiting:
-            raise _refusal()
+            self._make_room(tenant)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
         self._count += 1
@@ -47,7 +48,7 @@ class Limiter:
             async with asyncio.timeout(self._timeout):
                 await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # The slot arrived at the very moment of giving up: hand it on.
                 self._release()
             if isinstance(error, TimeoutError):
@@ -55,6 +56,17 @@ class Limiter:
             raise
         finally:
             self._count -= 1
+            with suppress(KeyError, ValueError):
+                self._waiting[tenant].remove(turn)
+
+    def _make_room(self, tenant: Any) -> None:
+        """Refuses the newest call of the tenant with the most of them waiting; the caller's own, if that is theirs."""
+        longest = max(self._waiting, key=lambda one: len(self._waiting[one]))
+        if longest == tenant or not self._waiting[longest]:
+            raise _refusal()
+        given_up = self._waiting[longest].pop()
+        if not given_up.done():
+            given_up.set_exception(_refusal())
 
     def _release(self) -> None:
         while self._waiting:

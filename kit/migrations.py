@@ -137,6 +137,7 @@ async def at_head(service: str, url: str) -> bool:
 
 
 def async_url(url: str) -> str:
+    """The URL as SQLAlchemy's engine for asyncpg takes it."""
     return url.replace("postgresql://", "postgresql+asyncpg://", 1)
 
 

@@ -1,14 +1,16 @@
 """What happens to every RPC, in order: each stage wraps the next, once, at start-up."""
 
 import asyncio
+import hmac
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID, uuid4
 
 import grpc
-import protovalidate
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -33,9 +35,11 @@ from kit.errors import (
 from kit.idempotency import Key, Replay
 from kit.ids import SYSTEM_TENANT
 from kit.limiter import Limiter
+from kit.notes import Notes
 from kit.options import is_read, requires
 from kit.pagination import Sealer
 from kit.telemetry import Telemetry, clock
+from kit.validation import validator
 from storyloom.type.v1.errors_pb2 import ErrorReason
 from storyloom.type.v1.options_pb2 import Requires
 
@@ -97,6 +101,8 @@ class Pipeline:
     access: Access
     sealer: Sealer
     limiter: Limiter
+    internal_limiter: Limiter
+    notes: Notes
     callers: Callable[[str, str], bool]
     default_deadline: float
 
@@ -145,18 +151,11 @@ class Pipeline:
                 call.code, call.reason = error.code.name, ErrorReason.Name(error.reason)
                 if isinstance(error, Internal):
                     log.exception("unexpected failure")
-                if isinstance(error, PermissionDenied):
-                    await self._record_denial(call)
+                if isinstance(error, PermissionDenied) and call.principal:
+                    self.notes.add(audit.Action.DENY, call, tenant_id=call.principal.tenant_id)
             return await context.abort_with_status(rpc_status.to_status(to_status(error)))
 
         return errors
-
-    async def _record_denial(self, call: Call) -> None:
-        try:
-            await audit.record_denial(self.db, call)
-        except Exception:
-            # The refusal stands whether or not it can be written down.
-            log.exception("denial not recorded")
 
     def _deadline(self, method: Method, proceed: Handler) -> Handler:
         async def deadline(request: Any, call: Call, context: Any) -> Any:
@@ -199,25 +198,32 @@ class Pipeline:
 
     async def _user(self, token: str, call: Call) -> Principal:
         claims = await self.tokens.verify(token)
-        _refuse_mismatch(call, "x-user-id", claims.user_id)
-        _refuse_mismatch(call, "x-tenant-id", claims.tenant_id)
         snapshot = await self.snapshots.get(claims.tenant_id, claims.user_id)
         ended = claims.session_id in snapshot.revoked_sessions or self.snapshots.session_ended(claims.session_id)
         if ended or not snapshot.active:
             raise Unauthenticated("The session has ended; sign in again.")
-        tenant_id = claims.tenant_id
-        if act_in := call.metadata.get("x-act-in-tenant"):
-            tenant_id = _acting_tenant(act_in, claims.tenant_id, snapshot.grants("all", "manage"))
-        if snapshot.tenant_suspended:
-            raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
-        return Principal(
-            tenant_id=tenant_id,
+        # From here on it is known whose refusal is to be written down.
+        call.principal = at_home = Principal(
+            tenant_id=claims.tenant_id,
             home_tenant_id=claims.tenant_id,
             user_id=claims.user_id,
             session_id=claims.session_id,
             token=token,
             snapshot=snapshot,
         )
+        _refuse_mismatch(call, "x-user-id", claims.user_id)
+        _refuse_mismatch(call, "x-tenant-id", claims.tenant_id)
+        if snapshot.tenant_suspended:
+            raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
+        if not (wish := call.metadata.get("x-act-in-tenant")):
+            return at_home
+        return self._act_in(call, at_home, _acting_tenant(wish, claims.tenant_id, snapshot.grants("all", "manage")))
+
+    def _act_in(self, call: Call, at_home: Principal, tenant_id: UUID) -> Principal:
+        if tenant_id == at_home.tenant_id:
+            return at_home
+        self.notes.add(audit.Action.ACT, call, tenant_id=tenant_id)
+        return replace(at_home, tenant_id=tenant_id)
 
     def _authorize(self, method: Method, proceed: Handler) -> Handler:
         resource, action = method.requires.resource, method.requires.action
@@ -233,13 +239,11 @@ class Pipeline:
         return authorize
 
     def _validate(self, method: Method, proceed: Handler) -> Handler:
-        validator = protovalidate.Validator()
+        check = validator(method.request)
 
         def parse(data: bytes) -> Message:
             message = method.request.FromString(data)
-            violations = validator.collect_violations(message)
-            if violations:
-                raise InvalidArgument.fields((_field(one), one.proto.message) for one in violations)
+            check(message)
             return message
 
         async def validate(request: Any, call: Call, context: Any) -> Any:
@@ -248,8 +252,7 @@ class Pipeline:
             message = parse(request)
             key = call.metadata.get("idempotency-key")
             if key and method.mutates and not method.streaming and call.principal and call.principal.user_id:
-                digest = call.sealer.digest(method.path.encode() + b"\0" + request)
-                call.key = Key(key, user_id=call.principal.user_id, request_hash=digest)
+                call.key = Key(key, user_id=call.principal.user_id, request_hash=_digest(call, request))
             return await proceed(message, call, context)
 
         return validate
@@ -258,9 +261,11 @@ class Pipeline:
         # A stream lives long and mostly waits; it takes connections from the pool only while it works.
         if method.streaming:
             return proceed
+        # The flood of users must not keep services from one another.
+        limiter = self.internal_limiter if method.requires.internal else self.limiter
 
         async def limit(request: Any, call: Call, context: Any) -> Any:
-            async with self.limiter.slot(call.tenant_id):
+            async with limiter.slot(call.tenant_id):
                 return await proceed(request, call, context)
 
         return limit
@@ -318,15 +323,21 @@ def grpc_handler(method: Method, handler: Handler, make_call: Callable[[str, Any
     return make(serve, request_deserializer=None, response_serializer=method.response.SerializeToString)
 
 
-def new_call(rpc: str, context: Any, access: Access, sealer: Sealer) -> Call:
+def new_call(rpc: str, context: Any, access: Access, sealer: Sealer, gateway_secret: str | None = None) -> Call:
     """The call of an incoming RPC. A client's `x-request-id` is kept when it is short and printable ASCII: other text
-    cannot be sent on."""
+    cannot be sent on. The secret is that of the environment when none is given."""
     metadata = dict(context.invocation_metadata() or ())
     request_id = metadata.get("x-request-id", "")
     if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not (request_id.isascii() and request_id.isprintable()):
         request_id = str(uuid4())
-    # The gateway sets this one itself; `x-forwarded-for` may begin with whatever the client wrote.
-    address = metadata.get("x-envoy-external-address", "")
+    # Only the gateway knows the client's address, and proves that it is the gateway; others speak for their connection.
+    secret = os.environ.get("GATEWAY_SECRET", "") if gateway_secret is None else gateway_secret
+    proof = metadata.pop("x-gateway-secret", "")
+    if secret and hmac.compare_digest(proof.encode(), secret.encode()):
+        address = metadata.get("x-envoy-external-address", "")
+    else:
+        kind, _, peer = unquote(context.peer()).partition(":")
+        address = peer.rpartition(":")[0].strip("[]") if kind.startswith("ipv") else ""
     return Call(
         rpc=rpc, request_id=request_id, access=access, sealer=sealer, metadata=metadata, client_address=address
     )
@@ -353,14 +364,11 @@ async def _parsed(requests: AsyncIterator[bytes], parse: Callable[[bytes], Messa
         yield parse(data)
 
 
-def _field(violation: Any) -> str:
-    """The path of the offending field, such as `choices[2].text`."""
-    path = ""
-    for element in violation.proto.field.elements if violation.proto.field else ():
-        path += f".{element.field_name}" if path else element.field_name
-        if element.subscript is not None:
-            path += f"[{element.subscript.value}]"
-    return path or "request"
+def _digest(call: Call, request: bytes) -> bytes:
+    """What a keyed call must have in common with its repetition: RPC, request, and the caller's roles, so that whoever
+    lost a role is not shown what they saw with it."""
+    roles = sorted(call.principal.snapshot.roles) if call.principal and call.principal.snapshot else []
+    return call.sealer.digest("\0".join((call.rpc, *roles)).encode() + b"\0" + request)
 
 
 def _refuse_mismatch(call: Call, header: str, value: UUID) -> None:

@@ -19,6 +19,7 @@ from kit.clients import Clients
 from kit.db import Database
 from kit.inbox import EventInbox, Handle
 from kit.limiter import Limiter
+from kit.notes import Notes
 from kit.outbox import Relay
 from kit.pagination import Sealer
 from kit.pipeline import Method, Pipeline, grpc_handler, new_call
@@ -29,6 +30,9 @@ from storyloom.event.v1.events_pb2_grpc import EventInboxServiceStub
 
 log = logging.getLogger(__name__)
 
+# Connections of the pool that users' calls leave alone: for services that call, and for the relay and the notes.
+RESERVED_FOR_SERVICES, RESERVED_FOR_BACKGROUND = 2, 1
+RESERVED = RESERVED_FOR_SERVICES + RESERVED_FOR_BACKGROUND
 OPTIONS = (
     # Two processes on one port would share its calls by chance, unseen.
     ("grpc.so_reuseport", 0),
@@ -65,6 +69,7 @@ class Service:
         )
         self.clients = Clients(settings, self.telemetry)
         self.access = Access(rules)
+        self._notes = Notes(self.db)
         self.port = 0
         self._callers = callers
         self._trust: Trust | None = None
@@ -96,13 +101,14 @@ class Service:
         names = [self._register(servicer, pipeline) for servicer in self._servicers]
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        if self.settings.reflection:
+            reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = self._server.add_insecure_port(self.settings.listen_address)
         await self._server.start()
         consumers = {name: self.clients.stub(EventInboxServiceStub, name).DeliverEvents for name in self.db.routes.all}
         self._relay = Relay(self.db, consumers, self.telemetry)
         self._relay.start()
-        work = [pipeline.snapshots.watch, *self._background]
+        work = [pipeline.snapshots.watch, self._notes.run, *self._background]
         self._tasks = [asyncio.create_task(_supervised(one)) for one in work]
         for name in ("", f"storyloom.{self.settings.service}", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -115,11 +121,13 @@ class Service:
             telemetry=self.telemetry,
             db=self.db,
             tokens=TokenVerifier(trust.keys, issuer=settings.token_issuer, audience=settings.token_audience),
-            services=ServiceVerifier(settings.service_keys),
+            services=ServiceVerifier(settings.service, settings.service_keys),
             snapshots=SnapshotCache(trust.snapshots, trust.changes, max_stale=settings.snapshot_max_stale),
             access=self.access,
             sealer=Sealer(settings.secret),
-            limiter=Limiter(settings.pool_size, settings.queue_timeout),
+            limiter=Limiter(max(1, settings.pool_size - RESERVED), settings.queue_timeout),
+            internal_limiter=Limiter(RESERVED_FOR_SERVICES, settings.queue_timeout),
+            notes=self._notes,
             callers=self._callers,
             default_deadline=settings.default_deadline,
         )
@@ -146,6 +154,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.stop(self.settings.drain_grace)
+        await self._notes.write(everything=True)
         await self._relay.stop()
         await self.clients.close()
         await self.db.close()

@@ -29,6 +29,7 @@ class Settings:
     service_credential: str = setting("The service's own Ed25519 key as a private JWK.")
     service_keys: str = setting("JWK set of the public keys of all services.")
     key_encryption_key: str = setting("identity only: 32 random bytes, base64url, that encrypt the signing keys.", "")
+    gateway_secret: str = setting("What the gateway proves itself with; empty: nobody's word on addresses counts.", "")
     listen_address: str = setting("Address the gRPC server listens on, host:port or unix:path.", "127.0.0.1:0")
     identity_address: str = setting("Address of the identity service.", "127.0.0.1:7101")
     content_address: str = setting("Address of the content service.", "127.0.0.1:7102")
@@ -37,7 +38,7 @@ class Settings:
     audit_address: str = setting("Address of the audit service.", "127.0.0.1:7105")
     token_issuer: str = setting("Issuer of access tokens.", "https://storyloom.example")
     token_audience: str = setting("Audience of access tokens.", "storyloom")
-    pool_size: int = setting("Database connections a process may hold; also the calls it works on at once.", 8)
+    pool_size: int = setting("Database connections a process may hold; all but three of them for users' calls.", 8)
     queue_timeout: float = setting("How long a call may wait for its turn before it is refused.", 0.5)
     default_deadline: float = setting("Time a call gets when the client sends no deadline.", 10.0)
     snapshot_max_stale: float = setting("How long access snapshots serve while identity is down.", 300.0)
@@ -46,6 +47,7 @@ class Settings:
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR.", "INFO")
     otel_exporter_otlp_endpoint: str = setting("OTLP gRPC collector of traces and metrics; empty for none.", "")
     otel_metrics_exporter: str = setting("`otlp`, or `none` to keep metrics at home.", "otlp")
+    reflection: int = setting("1: the server tells anyone who asks which RPCs there are.", 0)
     instance: str = setting("Name of this process in telemetry.", socket.gethostname())
 
     @classmethod

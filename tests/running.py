@@ -67,7 +67,6 @@ def running_platform() -> Iterator[Running]:
         environment = os.environ | {
             "RUN_DIRECTORY": folder,
             "GATEWAY_ADDRESS": f"127.0.0.1:{free_port()}",
-            "GATEWAY_ADMIN_ADDRESS": f"127.0.0.1:{free_port()}",
             "TRACE_ADDRESS": f"127.0.0.1:{free_port()}",
             **{f"{name.upper()}_ADDRESS": f"127.0.0.1:{free_port()}" for name in PORTS},
         }

@@ -12,6 +12,7 @@ PRIVATE = {
     "OWNER_DATABASE_URL",
     "SECRET_KEY",
     "KEY_ENCRYPTION_KEY",
+    "GATEWAY_SECRET",
     "SERVICE_CREDENTIAL",
     "DEMO_PASSWORD",
     "PLATFORM_ADMIN_EMAIL",
@@ -63,11 +64,16 @@ class Environments:
             "DATABASE_URL": self._url(name),
             "LISTEN_ADDRESS": str(self.settings.services[name]),
             "SECRET_KEY": self._chosen("SECRET_KEY"),
+            "GATEWAY_SECRET": self._chosen("GATEWAY_SECRET"),
             "SERVICE_CREDENTIAL": self.secrets[f"SERVICE_CREDENTIAL_{name.upper()}"],
         }
         if name == "identity":
             environment |= {"KEY_ENCRYPTION_KEY": self._chosen("KEY_ENCRYPTION_KEY")} | self._platform_admin()
         return environment
+
+    def gateway_configuration(self) -> dict[str, str]:
+        """Of the program that writes it; Envoy itself finds the secret there."""
+        return self.tool() | {"GATEWAY_SECRET": self._chosen("GATEWAY_SECRET")}
 
     def migrations(self) -> dict[str, str]:
         return self.tool() | {"OWNER_DATABASE_URL": self._url("owner")}

@@ -64,7 +64,7 @@ class Postgres:
                 f"{self.data} holds data of PostgreSQL {version}, this is {MAJOR}: move that directory away, "
                 "or set DATABASE_URL to a server of your own."
             )
-        self._make_socket_directory()
+        make_private(self.sockets, self._user)
         self._write("pg_hba.conf", ACCESS)
         self._write("pg_ident.conf", f"runner {pwd.getpwuid(os.geteuid()).pw_name} postgres\n")
 
@@ -114,16 +114,6 @@ class Postgres:
             self.data.rmdir()
         scratch.rename(self.data)
 
-    def _make_socket_directory(self) -> None:
-        owner = self._user.uid if self._user else os.geteuid()
-        self.sockets.mkdir(mode=0o700, exist_ok=True)
-        if self._user and self.sockets.lstat().st_uid == os.geteuid():
-            os.chown(self.sockets, self._user.uid, self._user.gid, follow_symlinks=False)
-        found = self.sockets.lstat()
-        # /tmp is everyone's: somebody else's directory or link of this name must not get our socket.
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
-            raise RunError(f"{self.sockets} is not a directory of our own: remove it and start again.")
-
     def _write(self, name: str, text: str) -> None:
         (self.data / name).write_text(text)
 
@@ -135,6 +125,18 @@ class Postgres:
         user = _user_of(self.data)
         _let_in(user, self._install, self._settings.directory, self._say)
         return user
+
+
+def make_private(folder: Path, user: User | None = None) -> None:
+    """Makes a directory of Unix sockets that only the user, if None the runner's own, may enter."""
+    owner = user.uid if user else os.geteuid()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if user and folder.lstat().st_uid == os.geteuid():
+        os.chown(folder, user.uid, user.gid, follow_symlinks=False)
+    found = folder.lstat()
+    # /tmp is everyone's: somebody else's directory or link of this name must not get our socket.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
+        raise RunError(f"{folder} is not a directory of our own: remove it and start again.")
 
 
 def installed() -> Path:

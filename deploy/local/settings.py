@@ -14,6 +14,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PORTS = {"identity": 7101, "content": 7102, "learning": 7103, "assessment": 7104, "audit": 7105}
 
 
+class UnixAddress(NamedTuple):
+    """The address of a Unix socket, written `unix:/path`."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
 class Address(NamedTuple):
     """A TCP address, written `host:port`."""
 
@@ -32,7 +41,7 @@ class Settings:
     directory: Path
     services: Mapping[str, Address]
     gateway: Address
-    gateway_admin: Address
+    gateway_admin: Address | UnixAddress
     traces: Address
     otlp_endpoint: str | None
     database_url: str | None
@@ -58,9 +67,12 @@ class Settings:
     @property
     def socket_directory(self) -> Path:
         """Short, because the path of a Unix socket may have some 100 bytes; one for each checkout."""
-        name = hashlib.sha256(str(self.directory).encode()).hexdigest()[:10]
-        # Everyone may write there: whoever makes the directory checks its owner and mode.
-        return Path("/tmp", f"storyloom-{name}")  # noqa: S108
+        return short_directory(self.directory)
+
+    @property
+    def admin_directory(self) -> Path:
+        """Of Envoy's administration: PostgreSQL's directory may belong to another user."""
+        return short_directory(self.directory, "-gateway")
 
     @property
     def admin_url(self) -> str:
@@ -74,17 +86,35 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str], root: Path = ROOT) -> Settings:
     """The settings of the environment; `RunError` names a variable that can't be understood."""
+    directory = root / (environ.get("RUN_DIRECTORY") or ".run")
     return Settings(
         root=root,
-        directory=root / (environ.get("RUN_DIRECTORY") or ".run"),
+        directory=directory,
         services={name: read_address(environ, f"{name.upper()}_ADDRESS", PORTS[name]) for name in SERVICES},
         gateway=read_address(environ, "GATEWAY_ADDRESS", 8080),
-        gateway_admin=read_address(environ, "GATEWAY_ADMIN_ADDRESS", 9901),
+        gateway_admin=read_admin_address(environ, short_directory(directory, "-gateway") / "admin.sock"),
         traces=read_address(environ, "TRACE_ADDRESS", 4317),
         otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
         database_url=environ.get("DATABASE_URL") or None,
         load_demo=environ.get("LOAD_DEMO", "1") != "0",
     )
+
+
+def short_directory(directory: Path, suffix: str = "") -> Path:
+    name = hashlib.sha256(str(directory).encode()).hexdigest()[:10]
+    # Everyone may write there: whoever makes the directory checks its owner and mode.
+    return Path("/tmp", f"storyloom-{name}{suffix}")  # noqa: S108
+
+
+def read_admin_address(environ: Mapping[str, str], default: Path) -> Address | UnixAddress:
+    """A Unix socket unless told otherwise: every user and every web page of the machine reaches a TCP port."""
+    text = environ.get("GATEWAY_ADMIN_ADDRESS") or f"unix:{default}"
+    if not text.startswith("unix:"):
+        return read_address(environ, "GATEWAY_ADMIN_ADDRESS", 9901)
+    path = Path(text.removeprefix("unix:"))
+    if not path.is_absolute():
+        raise RunError(f"GATEWAY_ADMIN_ADDRESS={text} is not an address: write it as unix:/path or host:port.")
+    return UnixAddress(path)
 
 
 def read_address(environ: Mapping[str, str], variable: str, port: int) -> Address:

@@ -15,10 +15,10 @@ from .environment import Environments
 from .errors import RunError
 from .gateway import until_answering
 from .health import until_serving
-from .postgres import Postgres
+from .postgres import Postgres, make_private
 from .processes import Child, Command, Program, Say, run_step, together
 from .secrets import load_secrets
-from .settings import SERVICES, Settings
+from .settings import SERVICES, Address, Settings
 from .state import stop_left_over, write_state
 from .traces import TraceReceiver, TraceStore
 
@@ -54,6 +54,7 @@ class Stack:
             # Perhaps the database is not what the mark says (somebody changed a role by hand): the next run looks.
             settings.migrated_file.unlink(missing_ok=True)
             raise
+        make_private(settings.admin_directory)
         await self._start(self._gateway(environments))
         if settings.load_demo:
             load = self._python("deploy.demo", environment=environments.demo())
@@ -73,6 +74,9 @@ class Stack:
         self.settings.state_file.unlink(missing_ok=True)
         with suppress(OSError):
             self.settings.socket_directory.rmdir()
+        if "gateway" in children:
+            # Envoy leaves its socket behind; started, it had a directory that is our own.
+            shutil.rmtree(self.settings.admin_directory, ignore_errors=True)
 
     def hurry(self) -> None:
         """Ends all programs at once, while `stop` waits for them."""
@@ -104,7 +108,8 @@ class Stack:
 
     async def _write_gateway_configuration(self, environments: Environments) -> None:
         folder = self.settings.directory / "gateway"
-        make = self._python("gateway.envoy", "--out", str(folder), environment=environments.tool())
+        environment = environments.gateway_configuration()
+        make = self._python("gateway.envoy", "--out", str(folder), environment=environment)
         await run_step("Making the gateway's configuration", make, self.settings.logs / "gateway-configuration.log")
 
     def _service(self, name: str, environments: Environments) -> Program:
@@ -135,7 +140,9 @@ class Stack:
 def check_ports(settings: Settings) -> None:
     """Says which port is taken before anything is started."""
     wanted = {f"{name.upper()}_ADDRESS": address for name, address in settings.services.items()}
-    wanted |= {"GATEWAY_ADDRESS": settings.gateway, "GATEWAY_ADMIN_ADDRESS": settings.gateway_admin}
+    wanted["GATEWAY_ADDRESS"] = settings.gateway
+    if isinstance(settings.gateway_admin, Address):
+        wanted["GATEWAY_ADMIN_ADDRESS"] = settings.gateway_admin
     if settings.otlp_endpoint is None:
         wanted["TRACE_ADDRESS"] = settings.traces
     for variable, address in wanted.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from kit.errors import DeadlineExceeded, StoryloomError, Unavailable
+from kit.errors import DeadlineExceeded, ResourceExhausted, StoryloomError, Unavailable
 
 REVOKED_SESSION_SECONDS = 900.0
 STREAM_SILENCE_SECONDS = 1.5
@@ -81,7 +81,7 @@ class SnapshotCache:
             return entry[0]
         try:
             return await self._fetch(key)
-        except (Unavailable, DeadlineExceeded):
+        except (Unavailable, DeadlineExceeded, ResourceExhausted):
             if entry and now - entry[1] < self._max_stale:
                 return entry[0]
             raise
@@ -113,6 +113,9 @@ class SnapshotCache:
         self._epoch += 1
         if change.session_id is not None:
             self._remember_ended(change.session_id)
+        if change.tenant_id and change.user_id:
+            self._entries.pop((change.tenant_id, change.user_id), None)
+            return
         for key in [key for key in self._entries if _concerns(change, *key)]:
             del self._entries[key]
 

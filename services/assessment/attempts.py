@@ -6,7 +6,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from kit import audit
-from kit.access import denied, require
+from kit.access import denied, may, require
 from kit.audit import REDACTED, Action
 from kit.auth import current
 from kit.db import Database, WriteSession
@@ -47,7 +47,7 @@ class AttemptService:
             if quiz.open_id:
                 open_one = await queries.get_attempt(session, quiz.open_id)
                 if open_one.state_at(at) == OPEN:
-                    return attempt_to_proto(open_one)
+                    return attempt_to_proto(open_one, at)
                 await _close(session, open_one, {}, at)
             require("read", quiz, resource="quiz")
             rules.check_start(quiz, at)
@@ -55,7 +55,7 @@ class AttemptService:
             require("create", attempt, resource="attempt")
             await queries.insert_attempt(session, attempt)
             audit.write(session, Action.CREATE, "attempt", attempt.id, new=_facts(attempt))
-        return attempt_to_proto(attempt)
+        return attempt_to_proto(attempt, at)
 
     async def GetAttempt(self, request: GetAttemptRequest, context: Any) -> Attempt:
         at, attempt_id = now(), UUID(request.id)
@@ -67,7 +67,7 @@ class AttemptService:
                 attempt = await queries.get_attempt(session, attempt_id)
                 if attempt.state == OPEN:
                     await _close(session, attempt, {}, at)
-        return attempt_to_proto(attempt)
+        return attempt_to_proto(attempt, at)
 
     async def ListAttempts(self, request: ListAttemptsRequest, context: Any) -> ListAttemptsResponse:
         page, at = Page.of(request), now()
@@ -92,7 +92,7 @@ class AttemptService:
             attempt.updated_at = at
             await queries.save_attempt(session, attempt, answers)
             audit.write(session, Action.UPDATE, "attempt", attempt.id, new={"responses": REDACTED})
-        return attempt_to_proto(attempt)
+        return attempt_to_proto(attempt, at)
 
     async def SubmitAttempt(self, request: SubmitAttemptRequest, context: Any) -> Attempt:
         at = now()
@@ -106,7 +106,7 @@ class AttemptService:
         # The grade of what was saved in time is committed by now, so that it stands whatever this answer says.
         if late and request.responses:
             raise rules.not_allowed("The deadline has passed; the attempt is graded on the responses saved in time.")
-        return attempt_to_proto(attempt)
+        return attempt_to_proto(attempt, at)
 
 
 async def _get_own(session: WriteSession, action: str, attempt_id: str) -> Taking:
@@ -139,14 +139,17 @@ def _facts(attempt: Taking) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def attempt_to_proto(attempt: Taking) -> Attempt:
-    """With questions, responses and, once it is over, the result: correct answers are in nothing else."""
+def attempt_to_proto(attempt: Taking, at: datetime) -> Attempt:
+    """With questions, responses and, once it is over, the result: correct answers are in nothing else, and there only
+    for those who cannot use them any more or may read questions."""
     message = _facts_to_proto(attempt, attempt.state)
     message.questions.extend(_question_to_proto(attempt, item) for item in attempt.items)
     message.responses.extend(_response_to_proto(item) for item in attempt.items if item.answer is not None)
     if attempt.result:
         message.result.CopyFrom(_result_to_proto(attempt.result))
-        message.result.items.extend(map(_item_to_proto, attempt.items, attempt.result.detail))
+        told = not attempt.may_be_repeated(at) or may("read", attempt, resource="question")
+        pairs = zip(attempt.items, attempt.result.detail, strict=True)
+        message.result.items.extend(_item_to_proto(*pair, told=told) for pair in pairs)
     return message
 
 
@@ -208,14 +211,15 @@ def _result_to_proto(result: Any) -> AttemptResult:
     )
 
 
-def _item_to_proto(item: Item, entry: Mapping[str, Any]) -> ItemResult:
+def _item_to_proto(item: Item, entry: Mapping[str, Any], *, told: bool) -> ItemResult:
+    """`told` is whether the result may say what would have been right."""
     return ItemResult(
         question_id=str(item.question_id),
         score=entry["score"],
         max_score=entry["max_score"],
         correct=entry["correct"],
-        feedback=rules.feedback(item.body, item.answer),
-        awards=[_award_to_proto(item, *award) for award in entry["awards"]],
+        feedback=rules.feedback(item.body, item.answer, explained=told),
+        awards=[_award_to_proto(item, *award) for award in entry["awards"] if told or award[1] != rules.MISSED],
     )
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
+from sqlalchemy.orm import aliased
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
@@ -184,18 +185,29 @@ async def replace_quiz_items(session: WriteSession, quiz_id: UUID, items: Sequen
 # Attempts
 
 ATTEMPT = [one.key for one in Attempt.__table__.columns if one.key not in ("tenant_id", "version_ids")]
-TAKING = (*ATTEMPT, "pass_mark")
+TAKING = (*ATTEMPT, "pass_mark", "status", "close_time", "attempts_allowed", "used", "answering")
 PIN: Any = (
     func.unnest(Attempt.version_ids)
     .table_valued(column("version_id", Uuid), with_ordinality="position", name="pin")
     .render_derived()
 )
 TENANT: ColumnElement[UUID] = bindparam("tenant_id", type_=Uuid)
+Other = aliased(Attempt, name="other")
+OTHERS = (
+    select(
+        func.count().label("used"),
+        func.coalesce(func.bool_or(and_(Other.state == rules.OPEN, Other.id != Attempt.id)), False).label("answering"),
+    )
+    .where(Other.tenant_id == TENANT, Other.quiz_id == Attempt.quiz_id, Other.user_id == Attempt.user_id)
+    .correlate(Attempt)
+    .lateral("others")
+)
 # Made once: how to compile a statement is remembered with it. Each table says the tenant, as its policy does.
 ATTEMPT_WITH_ITEMS: Select[Any] = (
     select(
         *(Attempt.__table__.columns[name] for name in ATTEMPT),
-        Quiz.pass_mark,
+        *(Quiz.__table__.columns[name] for name in ("pass_mark", "status", "close_time", "attempts_allowed")),
+        *OTHERS.c,
         QuestionVersion.id.label("version_id"),
         QuestionVersion.question_id,
         QuestionVersion.version,
@@ -205,6 +217,7 @@ ATTEMPT_WITH_ITEMS: Select[Any] = (
     )
     .select_from(Attempt)
     .join(Quiz, and_(Quiz.tenant_id == TENANT, Quiz.id == Attempt.quiz_id, Quiz.deleted_at.is_(None)))
+    .join(OTHERS, true())
     .join(PIN, true())
     .join(QuestionVersion, and_(QuestionVersion.tenant_id == TENANT, QuestionVersion.id == PIN.c.version_id))
     .join(

@@ -1,8 +1,4 @@
-"""What a question may be, who may take a quiz when, and what answers are worth: decisions without a database.
-
-A question's *body* is a mapping as it is stored: `type`, `prompt`, `choices` (each with `id`, `text`, `correct`,
-`feedback`), `multiple`, `blanks` (each a list of accepted texts), `case_sensitive`, `ignore_accents`, `explanation`.
-"""
+"""What a question may be, who may take a quiz when, and what answers are worth: decisions without a database."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +15,8 @@ from kit.ids import new_id
 from services.assessment import grading
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
+# A question as it is stored: `type`, `prompt`, `choices` (each with `id`, `text`, `correct`, `feedback`), `multiple`,
+# `blanks` (each a list of accepted texts), `case_sensitive`, `ignore_accents`, `explanation`.
 Body = Mapping[str, Any]
 Violation = tuple[str, str]
 Thing = TypeVar("Thing")
@@ -29,6 +27,7 @@ DRAFT, PUBLISHED, ARCHIVED = "draft", "published", "archived"
 MOVES = {"publish": (DRAFT, PUBLISHED), "archive": (PUBLISHED, ARCHIVED)}
 BLANK = re.compile("_{3,}")
 FEWEST_CHOICES = 2
+MISSED = grading.Reason.MISSED_CHOICE.value
 RIGHT = frozenset({grading.Reason.RIGHT_CHOICE, grading.Reason.ACCEPTED})
 
 
@@ -61,7 +60,10 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class Taking:
-    """An attempt with all that it takes to show, answer and grade it; `result` is there once it is over."""
+    """An attempt with all that it takes to show, answer and grade it; `result` is there once it is over.
+
+    Of the quiz, `used` is the number of attempts that the learner has made, `answering` whether another one is open.
+    """
 
     id: UUID
     quiz_id: UUID
@@ -78,6 +80,11 @@ class Taking:
     pass_mark: Decimal
     items: list[Item]
     result: Outcome | None = None
+    status: str = PUBLISHED
+    close_time: datetime | None = None
+    attempts_allowed: int = 0
+    used: int = 1
+    answering: bool = False
 
     @property
     def etag(self) -> str:
@@ -87,6 +94,12 @@ class Taking:
         """The state; past its deadline an attempt has expired, though nobody came by to write it down."""
         overdue = self.state == OPEN and self.deadline_time is not None and at >= self.deadline_time
         return EXPIRED if overdue else self.state
+
+    def may_be_repeated(self, at: datetime) -> bool:
+        """Whether the learner can still answer the same questions, in another attempt."""
+        closed = self.status != PUBLISHED or (self.close_time is not None and at >= self.close_time)
+        used_up = 0 < self.attempts_allowed <= self.used
+        return self.answering or not (closed or used_up)
 
     def answer(self, answers: Mapping[UUID, list[str]]) -> None:
         """Takes over answers, by version id."""
@@ -155,6 +168,7 @@ def _blank_violations(body: Body) -> Iterator[Violation]:
 
 
 def wrong_state(message: str, state: str) -> FailedPrecondition:
+    """The refusal for the state that something is in."""
     return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
 
 
@@ -201,6 +215,7 @@ def check_start(quiz: Any, at: datetime) -> None:
 
 
 def not_allowed(message: str) -> FailedPrecondition:
+    """The refusal for the time, or the number of attempts."""
     return FailedPrecondition(message, reason=ErrorReason.ATTEMPT_NOT_ALLOWED)
 
 
@@ -317,7 +332,7 @@ def _entry(grade: grading.ItemGrade) -> dict[str, Any]:
     }
 
 
-def feedback(body: Body, answer: Sequence[str] | None) -> str:
+def feedback(body: Body, answer: Sequence[str] | None, *, explained: bool) -> str:
     """What a learner is told of the answer: a line for each choice picked that has feedback, then the explanation."""
     lines = [choice["feedback"] for choice in body["choices"] if choice["id"] in (answer or ())]
-    return "\n".join(line for line in (*lines, body["explanation"]) if line)
+    return "\n".join(line for line in (*lines, body["explanation"] if explained else "") if line)

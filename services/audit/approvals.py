@@ -35,16 +35,17 @@ from storyloom.event.v1.events_pb2 import Event
 from storyloom.identity.v1.tenants_pb2 import GetMyTenantRequest
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 
-Fingerprint = Callable[[str], Awaitable[str]]
+# What an entity says now and who made it: its content hash and its author.
+Fingerprint = Callable[[str], Awaitable[tuple[str, UUID]]]
 
 
 def approvables(clients: Clients) -> dict[str, Fingerprint]:
-    """How to get the content hash of an entity of each kind that can be approved, as the caller may see it."""
+    """How to get the fingerprint of an entity of each kind that can be approved, as the caller may see it."""
     versions = clients.stub(StoryVersionServiceStub, "content")
 
-    async def story_version(entity_id: str) -> str:
+    async def story_version(entity_id: str) -> tuple[str, UUID]:
         version: StoryVersion = await versions.GetStoryVersion(GetStoryVersionRequest(id=entity_id, view="BASIC"))
-        return version.content_hash
+        return version.content_hash, UUID(version.author_id)
 
     return {"story_version": story_version}
 
@@ -65,7 +66,7 @@ class ApprovalService:
 
     async def CreateApproval(self, request: CreateApprovalRequest, context: Any) -> Approval:
         wanted = request.approval
-        content_hash = await self.fingerprints[wanted.entity_type](wanted.entity_id)
+        content_hash, author_id = await self.fingerprints[wanted.entity_type](wanted.entity_id)
         tenant = await self.tenants.GetMyTenant(GetMyTenantRequest())
         async with self.db.write() as session:
             approval = models.Approval(
@@ -74,6 +75,7 @@ class ApprovalService:
                 comment=wanted.comment,
                 content_hash=content_hash,
                 requester_id=current().subject,
+                author_id=author_id,
                 quorum=tenant.settings.approval_quorum or 1,
             )
             require("create", approval)
@@ -115,6 +117,7 @@ class ApprovalService:
                 user_id,
                 state=approval.state,
                 requester_id=approval.requester_id,
+                author_id=approval.author_id,
                 decisions={one.user_id: one.verdict for one in decisions},
                 quorum=approval.quorum,
             )
@@ -171,6 +174,7 @@ def approval_to_proto(approval: Any, decisions: Sequence[Any]) -> Approval:
         comment=approval.comment,
         content_hash=approval.content_hash,
         requester_id=str(approval.requester_id),
+        author_id=str(approval.author_id),
         state=_state(approval.state),
         quorum=approval.quorum,
         decisions=[_decision_to_proto(one) for one in decisions],

@@ -65,6 +65,7 @@ class Approval(Resource, Base):
     comment: Mapped[str]
     content_hash: Mapped[str]
     requester_id: Mapped[UUID]
+    author_id: Mapped[UUID]
     state: Mapped[str] = mapped_column(default=State.PENDING.value)
     quorum: Mapped[int]
 

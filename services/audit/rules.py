@@ -26,16 +26,24 @@ class Verdict(StrEnum):
 
 
 def decide(
-    verdict: Verdict, by: UUID, *, state: str, requester_id: UUID, decisions: Mapping[UUID, str], quorum: int
+    verdict: Verdict,
+    by: UUID,
+    *,
+    state: str,
+    requester_id: UUID,
+    author_id: UUID,
+    decisions: Mapping[UUID, str],
+    quorum: int,
 ) -> State:
     """The state after this person's decision. `decisions` are the verdicts before it, by user.
 
-    One rejection rejects; `quorum` different people approve. Raises SELF_APPROVAL for the requester, whatever their
-    rights, WRONG_STATE unless it is pending, RESOURCE_ALREADY_EXISTS for a second decision of the same person.
+    One rejection rejects; `quorum` different people approve. Raises SELF_APPROVAL for the requester and the author,
+    whatever their rights, WRONG_STATE unless it is pending, RESOURCE_ALREADY_EXISTS for a second decision of the same
+    person.
     """
-    if by == requester_id:
+    if by in (requester_id, author_id):
         raise PermissionDenied(
-            "Who asked for an approval may not decide on it.", reason=ErrorReason.SELF_APPROVAL
+            "Who asked for an approval, or made what it is of, may not decide on it.", reason=ErrorReason.SELF_APPROVAL
         )
     _require_pending(state)
     if by in decisions:

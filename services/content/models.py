@@ -135,7 +135,7 @@ class LessonPrerequisite(TenantRow, Timed, Base):
 
 
 class Story(Resource, SoftDeleted, Base):
-    """A story; its text is in its versions.
+    """A story; its text is in its versions, and its title is that of the current one.
 
     `vocabulary_ids` is a choice among the tenant's words, empty for all: a word deleted later merely drops out.
     """
@@ -179,17 +179,18 @@ Index("ix_stories_tenant_id_title", Story.tenant_id, func.lower(Story.title), St
 
 
 class StoryVersion(TenantRow, Base):
-    """One state of a story's text and of the words woven into it; only an approval is ever added.
+    """One state of a story's title and text and of the words woven in; only an approval is ever added.
 
     `annotations` are [start, end, vocabulary id, replacement, explanation], code points of `text`. Because the rest
     never changes, its message is serialised once, when the version is made: `summary` is what BASIC view shows, `body`
     what FULL view adds, so that reading a story costs one row however many chunks it has. Both can be made again of
-    text, annotations and cloze_configs.
+    title, text, annotations and cloze_configs.
     """
 
     __tablename__ = "story_versions"
     story_id: Mapped[UUID]
     number: Mapped[int]
+    title: Mapped[str]
     text: Mapped[str]
     annotations: Mapped[list[list[Any]]] = mapped_column(JSONB)
     seed: Mapped[int | None]

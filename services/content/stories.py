@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -33,6 +34,8 @@ from storyloom.content.v1.stories_pb2 import Story as StoryMessage
 from storyloom.content.v1.story_versions_pb2 import View
 
 WRITABLE = ("title", "lesson_id", "text", "vocabulary_ids")
+# One at a time: a weave takes a processor for a while, and one that its caller gives up goes on to its end.
+WEAVER = ThreadPoolExecutor(1, thread_name_prefix="weave")
 
 
 class StoryService:
@@ -42,22 +45,13 @@ class StoryService:
         self.db = db
 
     async def CreateStory(self, request: stories_pb2.CreateStoryRequest, context: Any) -> StoryMessage:
-        sent, story_id = request.story, new_id()
-        draft = await asyncio.to_thread(versioning.plain, sent.text)
-        version = make_version(story_id, 1, current().subject, draft)
+        async with self.db.read() as session:
+            story = _new_story(request.story, await courses.get_settings(session))
+        require("create", story)
+        draft = await asyncio.to_thread(versioning.plain, story.title, request.story.text)
+        version = make_version(story.id, 1, story.author_id, draft)
+        story.current_version_id = version.id
         async with self.db.write() as session:
-            settings = await courses.get_settings(session)
-            story = Story(
-                id=story_id,
-                title=sent.title,
-                language=sent.language or settings.story_language,
-                learning_language=sent.learning_language or settings.learning_language,
-                lesson_id=_optional_id(sent.lesson_id),
-                vocabulary_ids=_ids(sent.vocabulary_ids),
-                author_id=current().subject,
-                current_version_id=version.id,
-            )
-            require("create", story)
             await _check_references(session, story, WRITABLE)
             session.add(story)
             audit.record(session, Action.CREATE, story)
@@ -83,8 +77,7 @@ class StoryService:
 
     async def UpdateStory(self, request: stories_pb2.UpdateStoryRequest, context: Any) -> StoryMessage:
         wanted = fieldmask.changes(request.story, request.update_mask, WRITABLE)
-        text = wanted.pop("text", None)
-        draft = None if text is None else await asyncio.to_thread(versioning.plain, text)
+        draft = await self._parsed(request.story.id, wanted)
         async with self.db.write() as session:
             story = await stories.lock_story(session, UUID(request.story.id))
             require("update", story)
@@ -95,9 +88,20 @@ class StoryService:
                     setattr(story, name, CONVERT[name](value))
                 await _check_references(session, story, wanted)
                 audit.record(session, Action.UPDATE, story)
-            if draft is not None:
+            if draft is not None or "title" in wanted:
                 await _rewrite(session, story, draft)
             return await _answer(session, story)
+
+    async def _parsed(self, story_id: str, wanted: dict[str, Any]) -> Draft | None:
+        """Takes the text, if there is one, out of what is to be written: parsed, for those who may write it."""
+        text = wanted.pop("text", None)
+        if text is None:
+            return None
+        async with self.db.read() as session:
+            row = await stories.get_story(session, UUID(story_id))
+        require("update", row, resource="story")
+        rules.check_open("story", row.status)
+        return await asyncio.to_thread(versioning.plain, wanted.get("title", row.title), text)
 
     async def DeleteStory(self, request: stories_pb2.DeleteStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:
@@ -129,7 +133,8 @@ class StoryService:
             wish = _wish(request, source)
             words = await _words(session, row, request, wish)
         # Outside of any transaction and off the event loop: a long story takes a while.
-        version, draft = await asyncio.to_thread(_weave, source, words, wish, current().subject)
+        loop = asyncio.get_running_loop()
+        version, draft = await loop.run_in_executor(WEAVER, _weave, source, words, wish, current().subject)
         async with self.db.write() as session:
             story = await stories.lock_story(session, row.id)
             require("weave", story)
@@ -177,6 +182,19 @@ def _ids(texts: Iterable[str]) -> list[UUID]:
     return list(map(UUID, texts))
 
 
+def _new_story(sent: StoryMessage, settings: Any) -> Story:
+    """The caller's story, so far without a version."""
+    return Story(
+        id=new_id(),
+        title=sent.title,
+        language=sent.language or settings.story_language,
+        learning_language=sent.learning_language or settings.learning_language,
+        lesson_id=_optional_id(sent.lesson_id),
+        vocabulary_ids=_ids(sent.vocabulary_ids),
+        author_id=current().subject,
+    )
+
+
 CONVERT: Mapping[str, Callable[[Any], Any]] = {"title": str, "lesson_id": _optional_id, "vocabulary_ids": _ids}
 
 
@@ -219,18 +237,26 @@ async def _words(session: ReadSession, story: Any, request: stories_pb2.WeaveSto
     return words
 
 
-async def _rewrite(session: WriteSession, story: Story, draft: Draft) -> None:
-    """Makes the draft the current version if its text is another one; pins and bans are kept for the next weave."""
+async def _rewrite(session: WriteSession, story: Story, draft: Draft | None) -> None:
+    """Makes a new current version if text or title are others. Pins and bans are kept for the next weave, and with the
+    same text all that is woven."""
     source = await story_versions.get_source(session, story.id, story.current_version_id)
-    if draft.text != source.text:
-        kept = replace(draft, pinned=source.pinned_vocabulary_ids, banned=source.banned_vocabulary_ids)
-        version = make_version(story.id, source.number + 1, current().subject, kept)
-        await _supersede(session, Action.UPDATE, story, source, version, kept)
+    if draft is not None and draft.text != source.text:
+        if draft.title != story.title:
+            raise Aborted("The story got another title meanwhile; try again.")
+        new = replace(draft, pinned=source.pinned_vocabulary_ids, banned=source.banned_vocabulary_ids)
+    elif story.title != source.title:
+        shares = await story_versions.list_shares(session, source.id)
+        new = await asyncio.to_thread(versioning.retitled, story.title, source, shares)
+    else:
+        return
+    version = make_version(story.id, source.number + 1, current().subject, new)
+    await _supersede(session, Action.UPDATE, story, source, version, new)
 
 
 def _weave(source: Any, words: Sequence[Any], wish: Wish, author_id: UUID) -> tuple[StoryVersion, Draft]:
     """The version after `source`, with words woven in."""
-    draft = versioning.woven(source.text, words, wish)
+    draft = versioning.woven(source.title, source.text, words, wish)
     return make_version(source.story_id, source.number + 1, author_id, draft), draft
 
 
@@ -273,6 +299,7 @@ def story_to_proto(row: Any, *, full: bool = False) -> StoryMessage:
     elif row.published_version_id is not None:
         content = row.published_summary + row.published_body if full else row.published_summary
         fill_version(message.current_version, content, row.published_approval_id)
+        message.title = message.current_version.title
     _set(message.create_time, row.created_at)
     _set(message.update_time, row.updated_at)
     if row.deleted_at:

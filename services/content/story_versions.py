@@ -68,6 +68,7 @@ def make_version(story_id: UUID, number: int, author_id: UUID, draft: Draft) -> 
     version = StoryVersion(
         story_id=story_id,
         number=number,
+        title=draft.title,
         text=draft.text,
         annotations=[as_list(one) for one in draft.annotations],
         seed=draft.seed,
@@ -88,6 +89,7 @@ def _summary(version: StoryVersion, draft: Draft) -> VersionMessage:
         id=str(version.id),
         story_id=str(version.story_id),
         number=version.number,
+        title=version.title,
         chem_ratio=decimal_text(draft.chem_ratio),
         word_count=draft.word_count,
         reading_minutes=draft.reading_minutes,

@@ -19,6 +19,7 @@ LARGEST_SEED = 2**31
 class Draft:
     """The content of a version. `paragraphs` count from 1, empty for all; `seed` is None when nothing was woven."""
 
+    title: str
     text: str
     annotations: Sequence[Annotation] = ()
     shares: Sequence[Share] = ()
@@ -44,12 +45,26 @@ class Wish:
     banned: Collection[UUID]
 
 
-def plain(text: str, *, pinned: Sequence[UUID] = (), banned: Sequence[UUID] = ()) -> Draft:
-    """A version without words woven in; pins and bans wait for the next weave."""
-    return _draft(text, (), pinned=pinned, banned=banned)
+def plain(title: str, text: str) -> Draft:
+    """A version without words woven in."""
+    return _draft(title, text, ())
 
 
-def woven(text: str, words: Sequence[Any], wish: Wish) -> Draft:
+def retitled(title: str, source: Any, shares: Sequence[Share]) -> Draft:
+    """The same text with the same words woven in under another title. `source` has the columns of `StoryVersion`."""
+    return _draft(
+        title,
+        source.text,
+        [Annotation(*one) for one in source.annotations],
+        shares=shares,
+        seed=source.seed,
+        paragraphs=source.paragraphs,
+        pinned=source.pinned_vocabulary_ids,
+        banned=source.banned_vocabulary_ids,
+    )
+
+
+def woven(title: str, text: str, words: Sequence[Any], wish: Wish) -> Draft:
     """A version with words woven in. `words` have the attributes of `Vocabulary`; paragraphs past the end are left out.
 
     The same arguments always give the same version, but for its place among the others.
@@ -70,6 +85,7 @@ def woven(text: str, words: Sequence[Any], wish: Wish) -> Draft:
         bans=frozenset(map(str, wish.banned)),
     )
     return _draft(
+        title,
         text,
         made.annotations,
         shares=made.shares,
@@ -85,13 +101,13 @@ def seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % LARGEST_SEED
 
 
-def content_hash(text: str, annotations: Sequence[Annotation]) -> str:
+def content_hash(title: str, text: str, annotations: Sequence[Annotation]) -> str:
     """SHA-256, in hexadecimal, of what a reader is shown.
 
     Hashed is the canonical JSON (RFC 8785) of `{"annotations": [[start, end, vocabulary id, replacement, explanation],
-    …], "text": …}`, annotations in the order of the text.
+    …], "text": …, "title": …}`, annotations in the order of the text.
     """
-    content = {"annotations": [as_list(one) for one in annotations], "text": text}
+    content = {"annotations": [as_list(one) for one in annotations], "text": text, "title": title}
     canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -102,15 +118,16 @@ def as_list(annotation: Annotation) -> list[Any]:
     return [one.start, one.end, one.vocabulary_id, one.replacement, one.explain]
 
 
-def _draft(text: str, annotations: Sequence[Annotation], **more: Any) -> Draft:
+def _draft(title: str, text: str, annotations: Sequence[Annotation], **more: Any) -> Draft:
     chunks = weaving.chunks(text, annotations) if annotations else _by_paragraph(text)
     words = weaving.word_count(text)
     replaced = sum(weaving.word_count(chunk.source) for chunk in chunks if chunk.kind == "chem")
     return Draft(
+        title=title,
         text=text,
         annotations=annotations,
         chunks=chunks,
-        content_hash=content_hash(text, annotations),
+        content_hash=content_hash(title, text, annotations),
         chem_ratio=Decimal(replaced) / words if words else Decimal(0),
         word_count=words,
         reading_minutes=max(1, weaving.reading_minutes(text)),

@@ -1,7 +1,8 @@
 """The weave engine: which words of a story are replaced by their translation, and the chunks a reader is shown."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence, Set
+from array import array
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from hashlib import sha256
@@ -34,6 +35,10 @@ __all__ = [
     "weave",
     "word_count",
 ]
+
+# Words, spaces and signs of a spelling: six words. At most so many spellings begin at a place in the text, each of
+# another length, which keeps time and memory in proportion to the text whatever the vocabulary holds.
+LONGEST_SPELLING = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,11 @@ class Share:
     target: Decimal
     realised: Decimal
 
+    @classmethod
+    def of(cls, part_of_speech: str, occurrences: int, woven: int, target: Decimal) -> "Share":
+        realised = Decimal(woven) / occurrences if occurrences else Decimal(0)
+        return cls(part_of_speech, occurrences, woven, target, realised)
+
 
 @dataclass(frozen=True, slots=True)
 class Weave:
@@ -127,9 +137,10 @@ def weave(
     alone, beside addresses and proper names, which always are. `pins` and `bans` are vocabulary ids; a ban beats a pin.
 
     Occurrences are whole words, compared after Unicode folding, longest phrase first (in words, then in characters,
-    then from the left), found by Aho and Corasick's automaton (CACM 18, 1975) in time linear in the text. A spelling
-    that terms share belongs to one that is not banned, then to a pinned one, then to a part of speech with a target
-    above 0, then to a main spelling over a form, then to the first in the order of part of speech and id.
+    then from the left), found by Aho and Corasick's automaton (CACM 18, 1975) in time linear in the text; those of more
+    than LONGEST_SPELLING tokens are not looked for. A spelling that terms share belongs to one that is not banned, then
+    to a pinned one, then to a part of speech with a target above 0, then to a main spelling over a form, then to the
+    first in the order of part of speech and id.
 
     Per part of speech, round-half-up(ratio × occurrences) are woven: all of the pinned, none of the banned (both count
     as occurrences), the rest by systematic sampling (Madow and Madow 1944). Without a target the ratio is 0.
@@ -216,7 +227,7 @@ def _spellings(
     owners: dict[tuple[str, ...], tuple[Term, str]] = {}
     for _, _, spelling, term in sorted(ranked, key=lambda entry: entry[:2]):
         parts = tokenize(spelling.strip())
-        if any(part.kind == "word" for part in parts):
+        if len(parts) <= LONGEST_SPELLING and any(part.kind == "word" for part in parts):
             owners.setdefault(tuple(part.folded for part in parts), (term, spelling.strip()))
     return owners
 
@@ -230,38 +241,36 @@ def _occurrences(
 ) -> list[_Match]:
     """All occurrences that may be woven, without overlap, in the order of the text."""
     name_of = {index: span for span in names(text, tokens, starts) for index in range(*span)}
-    open_matches = [
-        match
-        for match in _hits(tokens, owners)
-        if 1 not in closed[tokens[match.first].start : tokens[match.end - 1].end]
-        and not _breaks_name(text, tokens, match, name_of)
-    ]
-    # A token list of n words has 2n - 1 tokens, so its length orders phrases as their number of words does.
-    open_matches.sort(key=lambda m: (m.first - m.end, tokens[m.first].start - tokens[m.end - 1].end, m.first))
     taken = bytearray(len(tokens))
     kept = []
-    for match in open_matches:
-        if 1 not in taken[match.first : match.end]:
-            taken[match.first : match.end] = b"\1" * (match.end - match.first)
+    for first, end in _hits(tokens, owners):
+        if 1 in taken[first:end] or 1 in closed[tokens[first].start : tokens[end - 1].end]:
+            continue
+        match = _Match(first, end, *owners[tuple(token.folded for token in tokens[first:end])])
+        if not _breaks_name(text, tokens, match, name_of):
+            taken[first:end] = b"\1" * (end - first)
             kept.append(match)
     return sorted(kept, key=lambda match: match.first)
 
 
-def _hits(tokens: Sequence[Token], owners: dict[tuple[str, ...], tuple[Term, str]]) -> list[_Match]:
-    """Every spelling at every place it stands, overlaps included."""
+def _hits(tokens: Sequence[Token], owners: dict[tuple[str, ...], tuple[Term, str]]) -> Iterator[tuple[int, int]]:
+    """The tokens [first, end) of every place where a spelling stands, overlaps included, longest phrase first."""
     if not owners:
-        return []
+        return
     numbers: dict[str, int] = {}
     automaton = ahocorasick.Automaton(ahocorasick.STORE_ANY, ahocorasick.KEY_SEQUENCE)
-    for key, (term, spelling) in owners.items():
+    for key in owners:
         # Letters of the automaton are whole tokens, so it cannot match inside a word. 0 is for words of no term.
-        sequence = tuple(numbers.setdefault(part, len(numbers) + 1) for part in key)
-        automaton.add_word(sequence, (len(key), term, spelling))
+        automaton.add_word(tuple(numbers.setdefault(part, len(numbers) + 1) for part in key), len(key))
     automaton.make_automaton()
-    stream = tuple(numbers.get(token.folded, 0) for token in tokens)
-    return [
-        _Match(last + 1 - length, last + 1, term, spelling) for last, (length, term, spelling) in automaton.iter(stream)
-    ]
+    # A hit is one number in the array of its length: a long text of nothing but spellings has a million.
+    found = [array("I") for _ in range(LONGEST_SPELLING + 1)]
+    for last, length in automaton.iter(tuple(numbers.get(token.folded, 0) for token in tokens)):
+        found[length].append(last + 1 - length)
+    # A token list of n words has 2n - 1 tokens, so its length orders phrases as their number of words does.
+    for length in range(LONGEST_SPELLING, 0, -1):
+        for _, first in sorted((tokens[one].start - tokens[one + length - 1].end, one) for one in found[length]):
+            yield first, first + length
 
 
 def _breaks_name(text: str, tokens: Sequence[Token], match: _Match, name_of: dict[int, tuple[int, int]]) -> bool:
@@ -287,8 +296,7 @@ def _select(
         ratio = ratios.get(part, Decimal(0))
         chosen = _choose(candidates, ratio, seed, pins, bans)
         woven += chosen
-        realised = Decimal(len(chosen)) / len(candidates) if candidates else Decimal(0)
-        shares.append(Share(part, len(candidates), len(chosen), ratio, realised))
+        shares.append(Share.of(part, len(candidates), len(chosen), ratio))
     return sorted(woven, key=lambda match: match.first), tuple(shares)
 
 

@@ -153,7 +153,9 @@ class Session(TenantRow, Timed, Base):
     __tablename__ = "sessions"
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user_id"], [User.tenant_id, User.id], ondelete="CASCADE"),
-        CheckConstraint("end_reason IN ('sign_out', 'password_change', 'barred', 'token_reuse')", "end_reason"),
+        CheckConstraint(
+            "end_reason IN ('sign_out', 'password_change', 'barred', 'token_reuse', 'displaced')", "end_reason"
+        ),
         Index(None, "tenant_id", "user_id", "ended_at"),
         Index(None, "tenant_id", "expires_at"),
     )

@@ -20,6 +20,8 @@ from storyloom.type.v1.errors_pb2 import ErrorReason
 ACCESS_TOKEN_LIFETIME = timedelta(minutes=10)
 REFRESH_TOKEN_LIFETIME = timedelta(days=30)
 REPLAY_WINDOW = timedelta(seconds=10)
+# More devices than anybody has: a new sign-in ends the oldest session beyond them.
+MOST_SESSIONS = 20
 # An access token of an ended session may look valid for its lifetime, and for the clock skew that services allow.
 REVOCATION_MEMORY = timedelta(minutes=15)
 
@@ -118,10 +120,22 @@ class Backoff:
 
 
 # Whoever fails again and again for one account from one address waits ever longer there, and nobody else does: the
-# account's owner, at another address, cannot be locked out. Many accounts tried from one address are slowed by the
-# second, which a school behind one address does not reach.
-ACCOUNT_AT_ADDRESS = Backoff(5, timedelta(seconds=1), timedelta(minutes=15), timedelta(hours=1))
-ADDRESS = Backoff(100, timedelta(seconds=1), timedelta(minutes=1), timedelta(minutes=15))
+# account's owner, at another address, cannot be locked out, and at the same one waits half a minute at most. Many
+# accounts tried from one address are slowed by the second.
+ACCOUNT_AT_ADDRESS = Backoff(5, timedelta(seconds=1), timedelta(seconds=30), timedelta(hours=1))
+ADDRESS = Backoff(100, timedelta(seconds=1), timedelta(seconds=30), timedelta(minutes=15))
+
+
+def refused_until(account: Any, address: Any) -> datetime | None:
+    """Until when the next attempt is refused, by the rows (or None) of the account at this address and of the address.
+
+    The address's delay counts from the account's own last failure: who shares an address with an attacker, a whole
+    school maybe, is refused nothing while nobody fails for their account, and no attacker can renew it for all at once.
+    """
+    if account is None:
+        return None
+    delay = address.blocked_until - address.last_failed_at if address else timedelta()
+    return max(account.blocked_until, account.last_failed_at + delay)
 
 ROTATION_PERIOD = timedelta(days=30)
 # Longer than anybody keeps a fetched key set, so that no token's key is unknown.

@@ -18,7 +18,7 @@ from services.identity import queries, rules
 from services.identity.models import Session
 from services.identity.passwords import Passwords
 from services.identity.signing import Keyring
-from services.identity.throttling import Attempt, Throttle, address_of
+from services.identity.throttling import Attempt, Throttle
 from services.identity.users import user_to_proto
 from storyloom.identity.v1 import sessions_pb2
 from storyloom.type.v1.errors_pb2 import ErrorReason
@@ -31,7 +31,7 @@ class SessionService:
         self.db, self.keyring, self.passwords, self.throttle = db, keyring, passwords, throttle
 
     async def CreateSession(self, request: sessions_pb2.CreateSessionRequest, context: Any) -> sessions_pb2.Session:
-        attempt = self.throttle.attempt(f"{request.tenant}\0{request.email.lower()}", address_of(context))
+        attempt = self.throttle.attempt("sign_in", f"{request.tenant}\0{request.email.lower()}")
         async with self.db.read(SYSTEM_TENANT) as session:
             failed_before = await self.throttle.check(session, attempt)
             tenant = await queries.find_listing(session, request.tenant)

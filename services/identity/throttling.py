@@ -4,8 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import NamedTuple
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -15,7 +14,7 @@ from kit.db import ReadSession, WriteSession
 from kit.errors import ResourceExhausted
 from kit.models import now
 from services.identity.models import SignInFailures
-from services.identity.rules import ACCOUNT_AT_ADDRESS, ADDRESS, Backoff
+from services.identity.rules import ACCOUNT_AT_ADDRESS, ADDRESS, Backoff, refused_until
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 FORGOTTEN_AFTER = max(ACCOUNT_AT_ADDRESS.forgotten_after, ADDRESS.forgotten_after)
@@ -41,35 +40,39 @@ class Throttle:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def attempt(self, account: str, address: str) -> Attempt:
-        """`account` is any text that names one account; `address` an IP address, or '' when it is not known."""
-        network = _network(address)
+    def attempt(self, purpose: str, account: str) -> Attempt:
+        """Of the caller's address. What fails for one purpose, such as a sign-in, never counts for another;
+        `account` is any text that names one account."""
+        call = current_call()
+        network = _network(call.client_address if call else "")
         return Attempt(
-            Counter(self._key("account", account, network), ACCOUNT_AT_ADDRESS), Counter(self._key(network), ADDRESS)
+            Counter(self._key(purpose, "account", account, network), ACCOUNT_AT_ADDRESS),
+            Counter(self._key(purpose, "address", network), ADDRESS),
         )
 
     def _key(self, *parts: str) -> bytes:
         return hmac.digest(self._secret, "\0".join(parts).encode(), hashlib.sha256)
 
     async def check(self, session: ReadSession, attempt: Attempt) -> bool:
-        """Refuses with RESOURCE_EXHAUSTED while the backoff of a counter lasts; tells whether there were failures.
+        """Refuses with RESOURCE_EXHAUSTED while the backoff lasts; tells whether the account failed here before.
 
         What is counted is what failed: attempts that run at the same time may overshoot, by at most the calls that
         the limiter lets in at once.
         """
-        statement = select(SignInFailures.blocked_until).where(
+        statement = select(SignInFailures.key, SignInFailures.last_failed_at, SignInFailures.blocked_until).where(
             SignInFailures.tenant_id == session.tenant_id,
             SignInFailures.key.in_([counter.key for counter in attempt]),
         )
-        found = (await session.execute(statement)).scalars().all()
-        wait = max(found, default=now()) - now()
-        if wait.total_seconds() > 0:
+        found = {row.key: row for row in await session.execute(statement)}
+        account = found.get(attempt.account.key)
+        until = refused_until(account, found.get(attempt.address.key))
+        if until is not None and (wait := until - now()).total_seconds() > 0:
             raise ResourceExhausted(
                 "Too many failed attempts; wait before the next.",
                 retry_after=wait,
                 reason=ErrorReason.TOO_MANY_ATTEMPTS,
             )
-        return bool(found)
+        return account is not None
 
     async def count_failure(self, session: WriteSession, attempt: Attempt) -> None:
         """Counts one more failure, and forgets old ones now and then."""
@@ -124,12 +127,3 @@ def _network(address: str) -> str:
     if parsed.version == 4:
         return str(parsed)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
-
-
-def address_of(context: Any) -> str:
-    """The client's address: as the gateway saw it, or that of a caller who comes past the gateway."""
-    call = current_call()
-    if call is not None and call.client_address:
-        return call.client_address
-    kind, _, rest = unquote(context.peer()).partition(":")
-    return rest.rpartition(":")[0].strip("[]") if kind.startswith("ipv") else ""

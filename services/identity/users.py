@@ -22,7 +22,7 @@ from services.identity import queries, rules
 from services.identity.models import User
 from services.identity.passwords import Passwords
 from services.identity.policies import CALLER_ID, OWN_FIELDS
-from services.identity.throttling import Attempt, Throttle, address_of
+from services.identity.throttling import Attempt, Throttle
 from storyloom.identity.v1 import users_pb2
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
@@ -44,7 +44,7 @@ class UserService:
 
     async def ChangePassword(self, request: users_pb2.ChangePasswordRequest, context: Any) -> Empty:
         caller = current()
-        attempt = self.throttle.attempt(str(caller.subject), address_of(context))
+        attempt = self.throttle.attempt("change_password", str(caller.subject))
         async with self.db.read(SYSTEM_TENANT) as session:
             await self.throttle.check(session, attempt)
             async with queries.in_tenant(session, caller.home_tenant_id):
@@ -119,6 +119,8 @@ class UserService:
             written = fieldmask.changes(request.user, request.update_mask, WRITABLE).keys()
             if not written <= OWN_FIELDS and not _holds("update"):
                 raise denied("user", "update")
+            if "email" in written and user.id != current().subject:
+                await _check_rights(session, user)
             fieldmask.apply(user, request.user, request.update_mask, WRITABLE, CONVERT)
             audit.record(session, Action.UPDATE, user)
             if written & IN_SNAPSHOT:
@@ -136,6 +138,7 @@ class UserService:
         async with self.db.write() as session:
             user = await queries.get_user(session, UUID(request.id), also_deleted=True)
             require("undelete", user, known=caller())
+            await _check_rights(session, user)
             check_etag(user, request.etag)
             if user.deleted_at is None:
                 raise FailedPrecondition("The user is not deleted.", metadata={"state": user.status})
@@ -155,6 +158,7 @@ class UserService:
         async with self.db.write() as session:
             user = await queries.get_user(session, UUID(request.id))
             require("reactivate", user, known=caller())
+            await _check_rights(session, user)
             check_etag(user, request.etag)
             user.status = rules.reactivated(user.status, has_password=user.password_hash is not None)
             audit.record(session, "reactivate", user)
@@ -200,13 +204,23 @@ async def _give_roles(session: WriteSession, user: User, old: Iterable[Any], new
     await queries.change_access(session, user.id)
 
 
+async def _check_rights(session: WriteSession, user: User) -> None:
+    """Whoever bars somebody, lets them in or takes their address decides about all that they may do."""
+    snapshot = current().snapshot
+    if snapshot is None:
+        raise denied("user", "update")
+    access = await queries.get_access(session, user.id)
+    rules.check_grant(snapshot, map(rules.pair, access.permissions))
+
+
 async def _barred(session: WriteSession, action: str, request: Any) -> User:
     """The user who is to be barred from the tenant, once that is allowed."""
     await queries.get_tenant(session)
     user = await queries.get_user(session, UUID(request.id))
     require(action, user, known=caller())
-    check_etag(user, request.etag)
     rules.check_not_self(user.id, current().subject)
+    await _check_rights(session, user)
+    check_etag(user, request.etag)
     return user
 
 

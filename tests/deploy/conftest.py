@@ -23,7 +23,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def settings(place: Path) -> Settings:
     """A stack's settings with its files in `place` and every port free."""
-    variables = [f"{name.upper()}_ADDRESS" for name in (*SERVICES, "gateway", "gateway_admin", "trace")]
+    variables = [f"{name.upper()}_ADDRESS" for name in (*SERVICES, "gateway", "trace")]
     found = read_settings({name: f"127.0.0.1:{free_port()}" for name in variables}, root=place)
     found.logs.mkdir(parents=True)
     return found

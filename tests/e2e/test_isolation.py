@@ -159,7 +159,7 @@ def service_calling(rpc: MethodDescriptor, population: Population) -> Person:
     name = min(ALLOWED[rpc.containing_service.full_name])
     stack = population.school.stack
     credential = ServiceCredential(name, stack.environments[name]["SERVICE_CREDENTIAL"])
-    return Person(stack, "", name, credential.token())
+    return Person(stack, "", name, credential.token(rpc.containing_service.full_name.split(".")[1]))
 
 
 @pytest.mark.parametrize("rpc", LISTS)

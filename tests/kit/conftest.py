@@ -12,6 +12,6 @@ from tests.postgres import server
 async def toy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Toy]:
     """The service, serving until the session ends."""
     async with server() as admin_url:
-        running = await start_toy(admin_url, tmp_path_factory.mktemp("toy"), pool_size=4)
+        running = await start_toy(admin_url, tmp_path_factory.mktemp("toy"), pool_size=7)
         yield running
         await running.service.stop()

@@ -274,7 +274,7 @@ class TestForgery:
             await verifier.verify(forged)
         public = {"keys": [key.as_dict(private=False) for key in identity.keys.values()]}
         with pytest.raises(Unauthenticated):
-            ServiceVerifier(json.dumps(public)).verify(forged)
+            ServiceVerifier("learning", json.dumps(public)).verify(forged)
 
 
 class TestServices:
@@ -284,7 +284,8 @@ class TestServices:
 
     @pytest.fixture
     def verifier(self, services: Identity) -> ServiceVerifier:
-        return ServiceVerifier(json.dumps({"keys": [k.as_dict(private=False) for k in services.keys.values()]}))
+        public = {"keys": [key.as_dict(private=False) for key in services.keys.values()]}
+        return ServiceVerifier("learning", json.dumps(public))
 
     def credential(self, services: Identity, name: str, key: str = "") -> ServiceCredential:
         return ServiceCredential(name, json.dumps(services.keys[key or name].as_dict(private=True)))
@@ -293,13 +294,13 @@ class TestServices:
         self, verifier: ServiceVerifier, services: Identity, clock: Clock
     ) -> None:
         for name in ("content", "audit"):
-            assert verifier.verify(self.credential(services, name).token()) == name
+            assert verifier.verify(self.credential(services, name).token("learning")) == name
 
     async def test_refuses_one_service_in_the_name_of_another(
         self, verifier: ServiceVerifier, services: Identity, clock: Clock
     ) -> None:
         with pytest.raises(Unauthenticated):
-            verifier.verify(self.credential(services, "content", key="audit").token())
+            verifier.verify(self.credential(services, "content", key="audit").token("learning"))
 
     @pytest.mark.parametrize(
         ("header", "claims"),
@@ -309,9 +310,12 @@ class TestServices:
             ({"typ": None}, {}),
             ({"kid": None}, {}),
             ({}, {"aud": "storyloom"}),
+            ({}, {"aud": "content"}),
             ({}, {"aud": None}),
             ({}, {"exp": 1}),
             ({}, {"exp": None}),
+            ({}, {"exp": 4_000_000_000}),
+            ({}, {"exp": float("inf")}),
             ({}, {"iss": None}),
             ({}, {"iss": ["audit"]}),
         ],
@@ -325,7 +329,7 @@ class TestServices:
         claims: dict[str, Any],
     ) -> None:
         head = {"alg": "Ed25519", "typ": "service+jwt", "kid": "audit"} | header
-        said = {"iss": "audit", "aud": "storyloom-services", "exp": int(clock.now) + 60} | claims
+        said = {"iss": "audit", "aud": "learning", "exp": int(clock.now) + 60} | claims
         signed = jwt.encode(
             {k: v for k, v in head.items() if v is not None},
             {k: v for k, v in said.items() if v is not None},
@@ -339,11 +343,11 @@ class TestServices:
         self, verifier: ServiceVerifier, services: Identity, clock: Clock
     ) -> None:
         credential = self.credential(services, "content")
-        first = credential.token()
+        first = credential.token("learning")
         clock.now += 239
-        assert credential.token() == first
+        assert credential.token("learning") == first
         clock.now += 2
-        second = credential.token()
+        second = credential.token("learning")
         assert second != first
         clock.now += 66
         assert verifier.verify(second) == "content"
@@ -353,7 +357,7 @@ class TestServices:
     async def test_a_remembered_credential_still_expires(
         self, verifier: ServiceVerifier, services: Identity, clock: Clock
     ) -> None:
-        one = self.credential(services, "content").token()
+        one = self.credential(services, "content").token("learning")
         verifier.verify(one)
         clock.now += 306
         with pytest.raises(Unauthenticated, match="expired"):

@@ -75,7 +75,7 @@ class Front:
     def __init__(self, toy: Toy) -> None:
         self.SERVICE = toy.pb.DESCRIPTOR.services_by_name["NoteService"]
         self._toy = toy
-        self._stub = toy.service.clients.stub(toy.grpc.NoteServiceStub, "content")
+        self._stub = toy.service.clients.stub(toy.grpc.NoteServiceStub, "toy")
 
     def __getattr__(self, rpc: str) -> Any:
         if not rpc[0].isupper():
@@ -113,7 +113,7 @@ async def running(toy: Toy) -> AsyncIterator[Chain]:
 
     async with (
         another(toy, back, callers=lambda service, caller: caller == "toy") as behind,
-        another(toy, Front, content_address=behind.settings.listen_address) as front,
+        another(toy, Front, toy_address=behind.settings.listen_address) as front,
     ):
         yield Chain(front, backs[0])
 
@@ -143,7 +143,7 @@ class TestDeadline:
             await chain.front.stub(token).GetNote(chain.front.pb.GetNoteRequest(id=str(uuid4())), timeout=0.6)
 
     async def test_with_no_time_left_nobody_is_asked(self, toy: Toy, chain: Chain) -> None:
-        stub = chain.front.service.clients.stub(toy.grpc.NoteServiceStub, "content")
+        stub = chain.front.service.clients.stub(toy.grpc.NoteServiceStub, "toy")
         with pytest.raises(DeadlineExceeded):
             await stub.Misbehave(toy.pb.Note(), timeout=0.0)
         assert not chain.back.seen
@@ -168,7 +168,7 @@ class TestIdentity:
         assert token not in str(seen.metadata)
 
     async def test_background_work_calls_as_the_service(self, toy: Toy, chain: Chain) -> None:
-        await chain.front.service.clients.stub(toy.grpc.NoteServiceStub, "content").Misbehave(toy.pb.Note())
+        await chain.front.service.clients.stub(toy.grpc.NoteServiceStub, "toy").Misbehave(toy.pb.Note())
         assert chain.back.seen[-1].issuer == "toy"
 
     async def test_platform_staff_go_on_acting_in_the_same_tenant(self, toy: Toy, chain: Chain) -> None:
@@ -235,7 +235,7 @@ class TestFailures:
     async def test_the_exception_comes_out_at_the_other_end(self, toy: Toy, chain: Chain) -> None:
         chain.back.failures = [FailedPrecondition("Changed.", metadata={"revision": "7"})]
         with pytest.raises(StoryloomError) as caught:
-            await chain.front.service.clients.stub(toy.grpc.NoteServiceStub, "content").Misbehave(toy.pb.Note())
+            await chain.front.service.clients.stub(toy.grpc.NoteServiceStub, "toy").Misbehave(toy.pb.Note())
         assert (type(caught.value), caught.value.metadata) == (FailedPrecondition, {"revision": "7"})
 
     def test_the_front_has_no_principal_outside_of_a_call(self) -> None:

@@ -34,20 +34,24 @@ class TestLimiter:
         async with limiter.slot("a"):
             pass
 
-    async def test_refuses_at_once_when_too_many_wait(self) -> None:
-        limiter = Limiter(1, 5)
+    async def test_when_too_many_wait_the_tenant_with_the_most_gives_way(self) -> None:
+        limiter, served = Limiter(1, 5), []
 
-        async def wait() -> None:
-            async with limiter.slot("a"):
-                pass
+        async def wait(tenant: str) -> None:
+            async with limiter.slot(tenant):
+                served.append(tenant)
 
-        async with limiter.slot("a"):
-            waiting = [asyncio.create_task(wait()) for _ in range(WAITERS_PER_SLOT)]
+        async with limiter.slot("flood"):
+            flood = [asyncio.create_task(wait("flood")) for _ in range(WAITERS_PER_SLOT)]
             await asyncio.sleep(0)
             with pytest.raises(ResourceExhausted):
-                async with limiter.slot("b"):
-                    pass
-        await asyncio.gather(*waiting)
+                await wait("flood")
+            quiet = asyncio.create_task(wait("quiet"))
+            await asyncio.sleep(0)
+        results = await asyncio.gather(*flood, quiet, return_exceptions=True)
+        assert [type(one) for one in results if one] == [ResourceExhausted]
+        assert served.count("flood") == WAITERS_PER_SLOT - 1
+        assert served.index("quiet") <= 1
 
     async def test_the_flood_of_one_tenant_does_not_hold_up_another(self) -> None:
         limiter, order = Limiter(1, 5), []

@@ -1,16 +1,30 @@
 """What every RPC goes through before and after its handler."""
 
 import asyncio
-from uuid import uuid4
+import json
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
 
 from kit.errors import NotFound, Unavailable
+from kit.ids import SYSTEM_TENANT
+from storyloom.event.v1.changes_pb2 import ChangeRecorded
 from tests.kit.toy import Toy
 from tests.stack import refused
 
 EVERYTHING = ("all", "manage")
+
+
+async def entries_of(toy: Toy, user: UUID) -> list[ChangeRecorded]:
+    """The entries about no entity that the service wrote of this user, once there are any."""
+    async with asyncio.timeout(5):
+        while True:
+            rows = await toy.rows("SELECT payload FROM toy.outbox WHERE aggregate_type = 'rpc' ORDER BY seq")
+            entries = [ChangeRecorded.FromString(row["payload"]) for row in rows]
+            if mine := [entry for entry in entries if entry.user_id == str(user)]:
+                return mine
+            await asyncio.sleep(0.05)
 
 
 class TestErrors:
@@ -118,7 +132,7 @@ class TestAuthenticate:
         def credential(name: str) -> str:
             import json
 
-            return ServiceCredential(name, json.dumps(toy.credentials[name].as_dict(private=True))).token()
+            return ServiceCredential(name, json.dumps(toy.credentials[name].as_dict(private=True))).token("toy")
 
         await toy.stub(credential("content")).CountNotes(toy.pb.ListNotesRequest())
         async with refused("SERVICE_NOT_ALLOWED"):
@@ -133,7 +147,7 @@ class TestAuthenticate:
 
         own = ServiceCredential("content", json.dumps(toy.credentials["content"].as_dict(private=True)))
         async with refused("INVALID_TOKEN"):
-            await toy.stub(own.token()).ListNotes(toy.pb.ListNotesRequest())
+            await toy.stub(own.token("toy")).ListNotes(toy.pb.ListNotesRequest())
 
 
 class TestAuthorize:
@@ -147,8 +161,36 @@ class TestAuthorize:
         user = uuid4()
         async with refused("PERMISSION_REQUIRED"):
             await toy.stub(toy.grant(user)).CreateNote(toy.pb.Note())
-        rows = await toy.rows("SELECT payload FROM toy.outbox WHERE aggregate_type = 'rpc'")
-        assert any(str(user).encode() in row["payload"] for row in rows)
+        assert len(await entries_of(toy, user)) == 1
+
+    async def test_a_flood_of_refusals_is_one_entry_and_its_repetitions_another(self, toy: Toy) -> None:
+        user = uuid4()
+        stub = toy.stub(toy.grant(user))
+        for _ in range(2):
+            calls = (stub.CreateNote(toy.pb.Note()) for _ in range(30))
+            await asyncio.gather(*calls, return_exceptions=True)
+            assert len(await entries_of(toy, user)) == 1
+        await toy.service._notes.write(everything=True)
+        entries = await entries_of(toy, user)
+        assert [json.loads(entry.new_values)["reason"] for entry in entries] == ["PERMISSION_REQUIRED"] * 2
+        assert sum(json.loads(entry.new_values)["count"] for entry in entries) == 60
+
+    async def test_writes_down_who_acts_in_another_tenant_there(self, toy: Toy) -> None:
+        root, elsewhere = uuid4(), uuid4()
+        token = toy.grant(root, EVERYTHING, tenant=SYSTEM_TENANT)
+        await toy.stub(token, x_act_in_tenant=str(elsewhere)).ListNotes(toy.pb.ListNotesRequest())
+        (entry,) = await entries_of(toy, root)
+        assert (entry.action, entry.acting_tenant_id) == ("act_in_tenant", str(SYSTEM_TENANT))
+        rows = await toy.rows("SELECT 1 FROM toy.outbox WHERE tenant_id = $1", elsewhere)
+        assert len(rows) == 1
+
+    async def test_writes_down_who_tried_to_act_in_another_tenant(self, toy: Toy) -> None:
+        user = uuid4()
+        async with refused("PERMISSION_REQUIRED"):
+            await toy.stub(toy.grant(user, EVERYTHING), x_act_in_tenant=str(uuid4())).ListNotes(
+                toy.pb.ListNotesRequest()
+            )
+        assert [entry.action for entry in await entries_of(toy, user)] == ["deny"]
 
     @pytest.mark.parametrize(
         "permission", [("note", "create"), ("note", "manage"), ("all", "create"), ("all", "manage")]

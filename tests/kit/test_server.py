@@ -122,8 +122,11 @@ class TestStop:
             following = asyncio.create_task(follow())
             running = asyncio.ensure_future(other.stub().Misbehave(toy.pb.Note(text="kept")))
             await made[0].entered.wait()
+            while not seen:
+                await asyncio.sleep(0.01)
             stopping = asyncio.create_task(other.service.stop())
-            await asyncio.sleep(0.1)
+            while len(seen) < 2:
+                await asyncio.sleep(0.01)
             # Told that it goes, a balancer may still send a call or two: those are served.
             assert seen == [SERVING, NOT_SERVING]
             assert not running.done()

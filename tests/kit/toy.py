@@ -80,6 +80,13 @@ def make_model(notes_pb2: Any) -> Any:
     return Note
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToySettings(Settings):
+    """Settings of a service that may call another toy."""
+
+    toy_address: str = ""
+
+
 @dataclass
 class Toy:
     """The running service, its database, and the trust that the test holds in its hands."""
@@ -88,7 +95,7 @@ class Toy:
     pb: Any
     grpc: Any
     note: Any
-    settings: Settings
+    settings: ToySettings
     key: OKPKey
     credentials: dict[str, OKPKey]
     superuser_url: str
@@ -248,7 +255,7 @@ async def start_toy(superuser_url: str, folder: Path, **settings: Any) -> Toy:
     await _make_database(superuser_url, note)
     url = in_database(superuser_url, "toy")
     credentials = {name: OKPKey.generate_key("Ed25519", parameters={"kid": name}) for name in (*SERVICES, "toy")}
-    made = Settings(
+    made = ToySettings(
         service="toy",
         database_url=in_database(url, "toy", user="storyloom_toy", password="toy"),
         secret_key=random_key(),

@@ -305,6 +305,7 @@ def upgrade() -> None:
         "story_versions",
         sa.Column("story_id", sa.Uuid(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("annotations", postgresql.JSONB(), nullable=False),
         sa.Column("seed", sa.Integer(), nullable=True),

@@ -12,7 +12,7 @@ from kit.pagination import Page
 from services.content.models import Base, ClozeConfig, Story, StoryVersion
 from services.content.queries.bulk import execute_for_each
 from services.content.versioning import Draft
-from services.content.weaving import Chunk
+from services.content.weaving import Chunk, Share
 
 COLUMNS: tuple[Any, ...] = (
     StoryVersion.id,
@@ -55,7 +55,11 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
         StoryVersion.id,
         StoryVersion.story_id,
         StoryVersion.number,
+        StoryVersion.title,
         StoryVersion.text,
+        StoryVersion.annotations,
+        StoryVersion.seed,
+        StoryVersion.paragraphs,
         StoryVersion.content_hash,
         StoryVersion.approved_hash,
         StoryVersion.pinned_vocabulary_ids,
@@ -69,6 +73,18 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
     if row is None:
         raise NotFound("story_version")
     return row
+
+
+async def list_shares(session: ReadSession, version_id: UUID) -> list[Share]:
+    """How much of each part of speech the version has woven in, in their order."""
+    statement = (
+        select(ClozeConfig.part_of_speech, ClozeConfig.occurrences, ClozeConfig.woven, ClozeConfig.target)
+        .where(ClozeConfig.tenant_id == session.tenant_id, ClozeConfig.version_id == version_id)
+        .order_by(ClozeConfig.part_of_speech)
+    )
+    return [
+        Share.of(row.part_of_speech, row.occurrences, row.woven, row.target) for row in await session.execute(statement)
+    ]
 
 
 # One statement with arrays: a long story has some ten thousand chunks, and a statement for each would take seconds.

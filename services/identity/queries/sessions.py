@@ -19,22 +19,29 @@ from services.identity.queries.transactions import change_access
 FORGOTTEN_AFTER = timedelta(days=1)
 
 
-# One round trip, past the unit of work: every sign-in does it, and there is nothing to track.
-OPEN = """
+# One round trip, past the unit of work: every sign-in does it, and there is nothing to track. It answers with the newest
+# of the sessions that are too many; what the statement itself inserts is not seen by it.
+OPEN = f"""
 WITH opened AS (
   INSERT INTO identity.sessions (tenant_id, id, user_id, generation, rotated_at, expires_at)
   VALUES ($1, $2, $3, 0, now(), $4)
+), issued AS (
+  INSERT INTO identity.refresh_tokens (tenant_id, session_id, token_hash, generation, expires_at)
+  VALUES ($1, $2, $5, 0, $4)
 )
-INSERT INTO identity.refresh_tokens (tenant_id, session_id, token_hash, generation, expires_at)
-VALUES ($1, $2, $5, 0, $4)
-"""
+SELECT id FROM identity.sessions
+WHERE tenant_id = $1 AND user_id = $3 AND ended_at IS NULL AND expires_at > now()
+ORDER BY id DESC OFFSET {rules.MOST_SESSIONS - 1} LIMIT 1
+"""  # noqa: S608  # composed of constants
 
 
 async def insert_session(session: WriteSession, user_id: UUID) -> tuple[UUID, str]:
     """The id of a new session, and its first refresh token. Now and then forgets old ones."""
     secret = rules.RefreshSecret.new(session.tenant_id, new_id())
     expires_at = now() + rules.REFRESH_TOKEN_LIFETIME
-    await session.fetchrow(OPEN, secret.session_id, user_id, expires_at, secret.digest)
+    surplus = await session.fetchrow(OPEN, secret.session_id, user_id, expires_at, secret.digest)
+    if surplus:
+        await end_sessions(session, user_id, "displaced", up_to=surplus.id)
     if secret.session_id.bytes[-1] < 4:
         await _delete_old_sessions(session, now() - FORGOTTEN_AFTER)
     return secret.session_id, secret.text
@@ -75,9 +82,18 @@ def rotate(session: WriteSession, family: Session, *, again: bool) -> str:
 
 
 async def end_sessions(
-    session: WriteSession, user_id: UUID, reason: str, *, only: UUID | None = None, but: UUID | None = None
+    session: WriteSession,
+    user_id: UUID,
+    reason: str,
+    *,
+    only: UUID | None = None,
+    but: UUID | None = None,
+    up_to: UUID | None = None,
 ) -> list[UUID]:
-    """Ends the user's sessions, and makes every service refuse their tokens. Returns their ids."""
+    """Ends the user's sessions, and makes every service refuse their tokens. Returns their ids.
+
+    `up_to` is the last of those to end: ids grow with time.
+    """
     statement = update(Session).where(
         Session.tenant_id == session.tenant_id, Session.user_id == user_id, Session.ended_at.is_(None)
     )
@@ -85,11 +101,14 @@ async def end_sessions(
         statement = statement.where(Session.id == only)
     if but is not None:
         statement = statement.where(Session.id != but)
+    if up_to is not None:
+        statement = statement.where(Session.id <= up_to)
     statement = statement.values(ended_at=now(), end_reason=reason).returning(Session.id)
     found = await session.execute(statement.execution_options(synchronize_session=False))
     ended = list(found.scalars())
-    for one in ended:
-        await change_access(session, user_id, session_id=one)
+    if ended:
+        # One change for all: the user's next snapshot names every session that ended.
+        await change_access(session, user_id, session_id=ended[0] if len(ended) == 1 else None)
     return ended
 
 
