@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -157,12 +158,11 @@ class Relay:
                 log.exception("relay round failed", extra={"consumer": consumer})
                 delivered = 0
             if delivered == 0:
-                try:
-                    await asyncio.wait_for(wake.wait(), IDLE_SECONDS)
-                except TimeoutError:
-                    continue
-                finally:
-                    wake.clear()
+                # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that arrives with the event.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await wake.wait()
+                wake.clear()
 
     async def deliver(self, consumer: str) -> int:
         """Claims and delivers one batch; returns how many events the consumer acknowledged."""

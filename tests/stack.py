@@ -44,6 +44,14 @@ def random_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
+GATEWAY_SECRET = random_key()
+
+
+def from_address(address: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call that came through the gateway from this address."""
+    return (("x-envoy-external-address", address), ("x-gateway-secret", GATEWAY_SECRET))
+
+
 class Stack:
     """The services of one cluster; `settings` are by service, `services` what runs."""
 
@@ -54,6 +62,7 @@ class Stack:
         shared = {
             "SECRET_KEY": random_key(),
             "KEY_ENCRYPTION_KEY": random_key(),
+            "GATEWAY_SECRET": GATEWAY_SECRET,
             "SERVICE_KEYS": json.dumps({"keys": [key.as_dict(private=False) for key in keys.values()]}),
             "PLATFORM_ADMIN_EMAIL": PLATFORM_EMAIL,
             "PLATFORM_ADMIN_PASSWORD": PASSWORD,
@@ -74,7 +83,7 @@ class Stack:
 
     async def start(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in self.environments["identity"].items():
-            if name.startswith("PLATFORM_"):
+            if name.startswith(("PLATFORM_", "GATEWAY_")):
                 monkeypatch.setenv(name, value)
         for name in SERVICES:
             await self.start_service(name)

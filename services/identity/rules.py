@@ -135,7 +135,9 @@ def refused_until(account: Any, address: Any) -> datetime | None:
     if account is None:
         return None
     delay = address.blocked_until - address.last_failed_at if address else timedelta()
-    return max(account.blocked_until, account.last_failed_at + delay)
+    until: datetime = max(account.blocked_until, account.last_failed_at + delay)
+    return until
+
 
 ROTATION_PERIOD = timedelta(days=30)
 # Longer than anybody keeps a fetched key set, so that no token's key is unknown.

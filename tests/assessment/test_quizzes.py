@@ -2,12 +2,16 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from time import process_time
+from typing import Any
 from uuid import uuid4
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from protovalidate import Validator
 
+from storyloom.assessment.v1.attempts_pb2 import SaveResponsesRequest, SubmitAttemptRequest
 from storyloom.assessment.v1.quizzes_pb2 import (
     ArchiveQuizRequest,
     CreateQuizRequest,
@@ -69,6 +73,21 @@ class TestCreateQuiz:
         quiz = await bank.quiz(publish=False)
         assert (quiz.pass_mark, quiz.max_score, quiz.attempts_allowed, quiz.shuffle) == ("50", "0", 0, False)
         assert not any(quiz.HasField(name) for name in ("time_limit", "open_time", "close_time"))
+
+    async def test_refuses_thousands_of_items_without_comparing_them(self, school: School) -> None:
+        items = [QuizItem(question_id=str(uuid4())) for _ in range(5_000)]
+        started = process_time()
+        async with refused("INVALID_FIELD", field="quiz.items"):
+            await quizzes(school.teacher).CreateQuiz(CreateQuizRequest(quiz=Quiz(title="Quiz", items=items)))
+        assert process_time() - started < 2
+
+    @pytest.mark.parametrize("message", [Quiz, SaveResponsesRequest, SubmitAttemptRequest])
+    def test_rules_for_lists_take_no_longer_than_the_lists_are(self, message: Any) -> None:
+        name = "items" if message is Quiz else "responses"
+        sent = message(**{name: [{"question_id": str(uuid4())} for _ in range(5_000)]})
+        started = process_time()
+        assert Validator().collect_violations(sent)
+        assert process_time() - started < 1
 
     async def test_keeps_its_lesson(self, school: School, bank: Bank, lesson: Lesson) -> None:
         quiz = await bank.quiz(publish=False, lesson_id=lesson.id)

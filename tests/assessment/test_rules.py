@@ -299,9 +299,10 @@ POINTS = st.decimals(0, 999_999, places=6).map(str)
 class TestFeedback:
     def test_has_a_line_for_each_pick_and_the_explanation(self) -> None:
         body = choice_body(2, 1, multiple=True, explanation="Because.")
-        assert rules.feedback(body, ids(body, 2, 0)) == "feedback 0\nfeedback 2\nBecause."
-        assert rules.feedback(body, None) == "Because."
-        assert rules.feedback(choice_body(), []) == ""
+        assert rules.feedback(body, ids(body, 2, 0), explained=True) == "feedback 0\nfeedback 2\nBecause."
+        assert rules.feedback(body, None, explained=True) == "Because."
+        assert rules.feedback(choice_body(), [], explained=True) == ""
+        assert rules.feedback(body, ids(body, 2), explained=False) == "feedback 2"
 
 
 class TestTaking:

@@ -57,6 +57,15 @@ class TestApproveApproval:
             await approve(school.teacher, approval)
         assert (await got(school.teacher, approval)).state == APPROVAL_STATE_PENDING
 
+    async def test_never_by_the_author_whoever_requested_it(self, school: School) -> None:
+        version_id = (await write_story(school.teacher2)).current_version.id
+        approval = await requested(school.teacher, version_id)
+        assert approval.author_id == school.teacher2.user_id
+        for decide in (approve, reject):
+            async with refused("SELF_APPROVAL", code=grpc.StatusCode.PERMISSION_DENIED):
+                await decide(school.teacher2, approval)
+        assert (await approve(school.admin, approval)).state == APPROVAL_STATE_APPROVED
+
     async def test_not_even_by_an_administrator_who_requested_it(self, school: School) -> None:
         version_id = (await write_story(school.teacher)).current_version.id
         approval = await requested(school.admin, version_id)

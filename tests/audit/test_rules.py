@@ -10,7 +10,7 @@ from kit.errors import AlreadyExists, FailedPrecondition, PermissionDenied, Stor
 from services.audit.rules import State, Verdict, decide, withdraw
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
-REQUESTER, ANN, BOB, COLIN = (UUID(int=number) for number in range(1, 5))
+REQUESTER, AUTHOR, ANN, BOB, COLIN = (UUID(int=number) for number in range(1, 6))
 FINAL = [state for state in State if state is not State.PENDING]
 APPROVE, REJECT = Verdict.APPROVE, Verdict.REJECT
 
@@ -22,7 +22,15 @@ def decided(
     decisions: dict[UUID, str] | None = None,
     quorum: int = 1,
 ) -> State:
-    return decide(verdict, by, state=state, requester_id=REQUESTER, decisions=decisions or {}, quorum=quorum)
+    return decide(
+        verdict,
+        by,
+        state=state,
+        requester_id=REQUESTER,
+        author_id=AUTHOR,
+        decisions=decisions or {},
+        quorum=quorum,
+    )
 
 
 class TestDecide:
@@ -46,9 +54,10 @@ class TestDecide:
 
     @pytest.mark.parametrize("verdict", Verdict)
     @pytest.mark.parametrize("state", State)
-    def test_never_by_the_requester_in_any_state(self, verdict: Verdict, state: State) -> None:
+    @pytest.mark.parametrize("by", [REQUESTER, AUTHOR])
+    def test_never_by_the_requester_or_the_author_in_any_state(self, verdict: Verdict, state: State, by: UUID) -> None:
         with pytest.raises(PermissionDenied) as refusal:
-            decided(verdict, REQUESTER, state)
+            decided(verdict, by, state)
         assert refusal.value.reason == ErrorReason.SELF_APPROVAL
 
     @pytest.mark.parametrize("verdict", Verdict)
@@ -65,7 +74,9 @@ class TestDecide:
             decided(verdict, ANN, decisions={ANN: APPROVE}, quorum=2)
 
     @given(
-        votes=st.lists(st.tuples(st.sampled_from([REQUESTER, ANN, BOB, COLIN]), st.sampled_from(Verdict)), max_size=12),
+        votes=st.lists(
+            st.tuples(st.sampled_from([REQUESTER, AUTHOR, ANN, BOB, COLIN]), st.sampled_from(Verdict)), max_size=12
+        ),
         quorum=st.integers(1, 4),
     )
     def test_is_approved_exactly_when_a_quorum_came_before_any_rejection(
@@ -80,7 +91,7 @@ class TestDecide:
             decisions[by] = verdict
         first: dict[UUID, Verdict] = {}
         for by, verdict in votes:
-            if by != REQUESTER:
+            if by not in (REQUESTER, AUTHOR):
                 first.setdefault(by, verdict)
         verdicts = list(first.values())
         before = verdicts.index(REJECT) if REJECT in verdicts else len(verdicts)

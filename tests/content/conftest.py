@@ -100,6 +100,10 @@ class Author:
         story = stories_pb2.Story(id=story_id, text=text)
         return await self.stories.UpdateStory(stories_pb2.UpdateStoryRequest(story=story))
 
+    async def retitle(self, story_id: str, title: str) -> stories_pb2.Story:
+        story = stories_pb2.Story(id=story_id, title=title)
+        return await self.stories.UpdateStory(stories_pb2.UpdateStoryRequest(story=story))
+
     async def weave(self, story_id: str, noun: str = "0.4", **more: Any) -> stories_pb2.Story:
         target = stories_pb2.ClozeConfig(part_of_speech="PART_OF_SPEECH_NOUN", ratio=noun)
         return await self.stories.WeaveStory(stories_pb2.WeaveStoryRequest(id=story_id, targets=[target], **more))

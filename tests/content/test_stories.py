@@ -7,6 +7,7 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from services.content import versioning
 from storyloom.content.v1 import stories_pb2, story_versions_pb2, units_pb2
 from storyloom.content.v1.stories_pb2 import StoryStatus
 from tests.content.conftest import TEXT, Author, ListEntries, PublishApproved, outcomes, undone
@@ -216,7 +217,25 @@ class TestUpdateStory:
         )
         changed = await teacher.stories.UpdateStory(request)
         assert (changed.title, list(changed.vocabulary_ids)) == ("Mới", [])
-        assert changed.current_version == story.current_version
+
+    async def test_parses_no_text_of_those_who_may_not_write_it(
+        self, teacher: Author, student: Author, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        story = await teacher.story()
+        parsed: list[str] = []
+        plain = versioning.plain
+
+        def noted(title: str, text: str) -> versioning.Draft:
+            parsed.append(text)
+            return plain(title, text)
+
+        monkeypatch.setattr(versioning, "plain", noted)
+        async with refused("PERMISSION_REQUIRED"):
+            await student.rewrite(story.id, "Chen vào.")
+        async with refused("RESOURCE_NOT_FOUND"):
+            await teacher.rewrite(NOWHERE, "Không có.")
+        await teacher.rewrite(story.id, "Của cô.")
+        assert parsed == ["Của cô."]
 
     @pytest.mark.parametrize("path", ["status", "published_version_id", "author_id", "language", "current_version"])
     async def test_never_writes_state(self, teacher: Author, path: str) -> None:

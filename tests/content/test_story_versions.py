@@ -58,7 +58,7 @@ class TestGetStoryVersion:
                 place += len(chunk.source)
             else:
                 place += len(chunk.text)
-        content = {"annotations": annotations, "text": version.text}
+        content = {"annotations": annotations, "text": version.text, "title": version.title}
         canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         assert hashlib.sha256(canonical.encode()).hexdigest() == version.content_hash
 

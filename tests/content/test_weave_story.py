@@ -1,12 +1,15 @@
 """The weave through the API: what is woven, what is kept of it, and what stays of an editor's wishes."""
 
 from decimal import Decimal
+from threading import Lock
+from time import sleep
 from typing import Any
 
 import asyncpg
 import grpc
 import pytest
 
+from services.content import versioning
 from storyloom.content.v1 import stories_pb2, story_versions_pb2, vocabularies_pb2
 from storyloom.content.v1.story_versions_pb2 import ChunkKind
 from tests.content.conftest import TEXT, Author, ListEntries, outcomes, undone
@@ -124,6 +127,28 @@ class TestWeaveStory:
         assert numbers == list(range(2, 2 + len(numbers)))
         assert numbers
         assert all(one.code() is grpc.StatusCode.ABORTED for one in refusals)
+
+    async def test_weaves_one_story_at_a_time(
+        self, teacher: Author, words: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alone, weave = Lock(), versioning.woven
+        overlaps: list[str] = []
+
+        def watched(title: str, *rest: Any) -> versioning.Draft:
+            if not alone.acquire(blocking=False):
+                overlaps.append(title)
+                return weave(title, *rest)
+            try:
+                sleep(0.1)
+                return weave(title, *rest)
+            finally:
+                alone.release()
+
+        monkeypatch.setattr(versioning, "woven", watched)
+        made = [await teacher.story(f"Cùng lúc {number}") for number in range(3)]
+        done = await outcomes(*(teacher.weave(one.id) for one in made))
+        assert [one.current_version.number for one in done] == [2, 2, 2]
+        assert not overlaps
 
     @pytest.mark.slow
     async def test_weaves_a_long_story_without_holding_up_others(self, teacher: Author, words: Any) -> None:

@@ -18,7 +18,7 @@ from tests.stack import PASSWORD, refused
 def as_service(stack, name):
     """A stub whose calls carry the credential of a service."""
     credential = ServiceCredential(name, stack.environments[name]["SERVICE_CREDENTIAL"])
-    metadata = (("authorization", f"Bearer {credential.token("identity")}"),)
+    metadata = (("authorization", f"Bearer {credential.token('identity')}"),)
 
     class Stub:
         def __getattr__(self, rpc):

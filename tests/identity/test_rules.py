@@ -2,6 +2,7 @@
 
 import base64
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -84,6 +85,26 @@ class TestBackoff:
 
     def test_a_quiet_hour_is_forgiven(self):
         assert rules.ACCOUNT_AT_ADDRESS.after_failure(500, NOON, NOON + timedelta(hours=1, seconds=1))[0] == 1
+
+    def test_nobody_waits_longer_than_half_a_minute(self):
+        for backoff in (rules.ACCOUNT_AT_ADDRESS, rules.ADDRESS):
+            assert backoff.after_failure(10_000, NOON, NOON)[1] == NOON + 30 * SECOND
+
+    @pytest.mark.parametrize(
+        ("account", "address", "until"),
+        [
+            (None, None, None),
+            (None, (NOON, 30), None),
+            ((NOON, 4), None, 4),
+            ((NOON, 0), (NOON, 0), 0),
+            ((NOON, 0), (NOON + 60 * SECOND, 30), 30),
+            ((NOON, 30), (NOON + 60 * SECOND, 8), 30),
+        ],
+    )
+    def test_the_delay_of_an_address_counts_from_the_accounts_own_failure(self, account, address, until):
+        rows = [one and SimpleNamespace(last_failed_at=one[0], blocked_until=one[0] + one[1] * SECOND)
+                for one in (account, address)]  # fmt: skip
+        assert rules.refused_until(*rows) == (None if until is None else NOON + until * SECOND)
 
     def test_a_school_behind_one_address_is_not_slowed(self):
         assert rules.ADDRESS.after_failure(60, NOON, NOON) == (61, NOON)

@@ -22,7 +22,7 @@ from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
 from tests.identity.waiting import soon_refused
-from tests.stack import PASSWORD, Person, refused
+from tests.stack import PASSWORD, Person, from_address, refused
 
 ARGON2_WEAK = {"time_cost": 1, "memory_cost": 1024, "parallelism": 1}
 
@@ -48,7 +48,7 @@ async def forget_failures(database):
 
 def sign_in(sessions, tenant, email, password=PASSWORD, address=""):
     request = sessions_pb2.CreateSessionRequest(tenant=tenant, email=email, password=password)
-    return sessions.CreateSession(request, metadata=(("x-envoy-external-address", address),) if address else ())
+    return sessions.CreateSession(request, metadata=from_address(address) if address else ())
 
 
 def refresh(sessions, token):
@@ -156,7 +156,6 @@ class TestBackoff:
         assert 0 < delay <= 1000
         await asyncio.sleep(delay / 1000 + 0.02)
         await sign_in(sessions, shared.slug, user.email, PASSWORD, "192.0.2.1")
-        await self.fail(sessions, shared.slug, user.email, 4, "192.0.2.1")
 
     async def test_an_attacker_does_not_lock_the_victim_out(self, shared, sessions):
         victim = await shared.person("student")
@@ -180,13 +179,40 @@ class TestBackoff:
         async with refused("TOO_MANY_ATTEMPTS"):
             await sign_in(sessions, shared.slug, "nobody@example.org", "wrong", "192.0.2.2")
 
-    async def test_an_address_that_tries_many_accounts_is_slowed(self, shared, sessions, database):
-        await self.fail(sessions, shared.slug, "first@example.org", 1, "192.0.2.3")
-        # As though it had failed for a hundred more accounts.
-        await database.execute("UPDATE identity.sign_in_failures SET failures = 100")
-        await self.fail(sessions, shared.slug, "second@example.org", 1, "192.0.2.3")
+    async def attack(self, sessions, tenant, address, database):
+        """As though the address had failed for hundreds of accounts."""
+        await self.fail(sessions, tenant, "first@example.org", 1, address)
+        await database.execute("UPDATE identity.sign_in_failures SET failures = 200")
+        await self.fail(sessions, tenant, "second@example.org", 1, address)
+
+    async def test_at_an_address_that_tries_many_accounts_the_first_failure_costs(self, shared, sessions, database):
+        await self.attack(sessions, shared.slug, "192.0.2.3", database)
+        await self.fail(sessions, shared.slug, "third@example.org", 1, "192.0.2.3")
         async with refused("TOO_MANY_ATTEMPTS"):
             await sign_in(sessions, shared.slug, "third@example.org", "wrong", "192.0.2.3")
+
+    async def test_an_attacker_does_not_lock_out_who_shares_the_address(self, shared, sessions, database):
+        victim = await shared.user("student", password=PASSWORD)
+        await self.attack(sessions, shared.slug, "192.0.2.5", database)
+        session = await sign_in(sessions, shared.slug, victim.email, PASSWORD, "192.0.2.5")
+        assert session.user.id == victim.id
+
+    async def test_a_success_forgives_the_account(self, shared, sessions, database):
+        user = await shared.user("student", password=PASSWORD)
+        await self.fail(sessions, shared.slug, user.email, 4, "192.0.2.6")
+        await sign_in(sessions, shared.slug, user.email, PASSWORD, "192.0.2.6")
+        assert await database.fetchval("SELECT count(*) FROM identity.sign_in_failures WHERE failures = 4") == 1
+        await self.fail(sessions, shared.slug, user.email, 4, "192.0.2.6")
+
+    @pytest.mark.parametrize("proof", [(), (("x-gateway-secret", ""),), (("x-gateway-secret", "guess\u00e9"),)])
+    async def test_an_address_is_believed_of_the_gateway_alone(self, shared, sessions, proof):
+        request = sessions_pb2.CreateSessionRequest(tenant=shared.slug, email="x@example.org", password="wrong")
+        for number in range(5):
+            async with refused("INVALID_CREDENTIALS"):
+                claimed = ("x-envoy-external-address", f"203.0.113.{number}")
+                await sessions.CreateSession(request, metadata=(claimed, *proof))
+        async with refused("TOO_MANY_ATTEMPTS"):
+            await sessions.CreateSession(request, metadata=(("x-envoy-external-address", "203.0.113.9"), *proof))
 
     async def test_neither_accounts_nor_addresses_can_be_read_from_the_table(self, shared, sessions, database):
         await self.fail(sessions, shared.slug, "somebody@example.org", 1, "192.0.2.4")
@@ -334,6 +360,38 @@ class TestDeleteSession:
         await self.sign_out(person)
         await school.settle()
         assert (await audited(database, person.user_id))[-1] == "sign_out"
+
+    async def test_everywhere_is_one_piece_of_news(self, shared, sessions, stack, database):
+        person = await shared.person("student")
+        others = [await sign_in(sessions, shared.slug, person.email) for _ in range(2)]
+        courses = Person(stack, "", "", others[0].access_token).stub(CourseServiceStub, "content")
+        await courses.ListCourses(courses_pb2.ListCoursesRequest())
+        await self.sign_out(person, everywhere=True)
+        news = "SELECT count(*) FROM identity.access_revisions WHERE user_id = $1"
+        # The other one told of the user's role.
+        assert await database.fetchval(news, UUID(person.user_id)) == 2
+        await soon_refused("INVALID_TOKEN", lambda: courses.ListCourses(courses_pb2.ListCoursesRequest()))
+        for token in (person.token, *(one.access_token for one in others)):
+            await soon_refused("INVALID_TOKEN", lambda token=token: me(stack, token))
+
+
+class TestMostSessions:
+    async def test_a_new_one_ends_the_oldest_beyond_twenty(self, shared, sessions, stack, database):
+        person = await shared.person("student")
+        first = await refresh(sessions, person.refresh_token)
+        second = await sign_in(sessions, shared.slug, person.email)
+        more = """INSERT INTO identity.sessions (tenant_id, user_id, generation, rotated_at, expires_at)
+            SELECT tenant_id, user_id, generation, rotated_at, expires_at FROM identity.sessions, generate_series(1, 18)
+            WHERE id = $1"""
+        await database.execute(more, UUID(second.session_id))
+        latest = await sign_in(sessions, shared.slug, person.email)
+        living = "SELECT count(*) FROM identity.sessions WHERE user_id = $1 AND ended_at IS NULL"
+        assert await database.fetchval(living, UUID(person.user_id)) == 20
+        async with refused("INVALID_TOKEN"):
+            await refresh(sessions, first.refresh_token)
+        await soon_refused("INVALID_TOKEN", lambda: me(stack, first.access_token))
+        for session in (second, latest):
+            assert (await me(stack, session.access_token)).id == person.user_id
 
 
 class TestGetJwks:

@@ -79,6 +79,16 @@ class TestChangePassword:
             await self.change(person)
         await database.execute("DELETE FROM identity.sign_in_failures")
 
+    async def test_failures_do_not_count_against_sign_ins(self, shared, stack, database):
+        await database.execute("DELETE FROM identity.sign_in_failures")
+        person = await shared.person("student")
+        async with refused("INVALID_CREDENTIALS"):
+            await self.change(person, "wrong")
+        async with refused("INVALID_CREDENTIALS"):
+            await stack.sign_in(shared.slug, person.email, "wrong")
+        assert await database.fetchval("SELECT max(failures) FROM identity.sign_in_failures") == 1
+        await database.execute("DELETE FROM identity.sign_in_failures")
+
     async def test_refuses_a_short_password(self, school):
         async with refused("INVALID_FIELD", field="new_password"):
             await self.change(school.student, new="short")
@@ -246,6 +256,46 @@ class TestUpdateUser:
         created = await shared.user("student")
         async with refused("RESOURCE_ALREADY_EXISTS"):
             await update(shared.admin, users_pb2.User(id=created.id, email=shared.admin.email.upper()))
+
+
+class TestWhoHasFewerRights:
+    """Whoever may administer users decides nothing about those who may do more."""
+
+    @pytest.fixture(scope="class")
+    async def registrar(self, shared):
+        actions = ("read", "update", "delete", "undelete", "deactivate", "reactivate")
+        await define_role(shared, "registrar", "vocabulary:manage", *(f"user:{action}" for action in actions))
+        return await shared.person("registrar")
+
+    async def refused_for_all(self, call):
+        async with refused("PERMISSION_REQUIRED", code=grpc.StatusCode.PERMISSION_DENIED) as refusal:
+            await call
+        assert refusal.metadata["permission"] == "all:manage"
+
+    async def test_does_not_take_the_email_of_an_administrator(self, shared, registrar):
+        boss, student = await shared.user("admin"), await shared.user("student")
+        taken = users_pb2.User(id=boss.id, email="mine@example.org")
+        await self.refused_for_all(update(registrar, taken, "email"))
+        await self.refused_for_all(update(registrar, taken))
+        await update(registrar, users_pb2.User(id=boss.id, level="B2"), "level")
+        user = await update(registrar, users_pb2.User(id=student.id, email="hers@example.org"), "email")
+        assert user.email == "hers@example.org"
+
+    async def test_neither_bars_an_administrator_nor_lets_one_in(self, shared, registrar):
+        users, one = users_of(registrar), (await shared.user("admin")).id
+        await self.refused_for_all(users.DeactivateUser(users_pb2.DeactivateUserRequest(id=one)))
+        await self.refused_for_all(users.DeleteUser(users_pb2.DeleteUserRequest(id=one)))
+        await shared.users.DeactivateUser(users_pb2.DeactivateUserRequest(id=one))
+        await self.refused_for_all(users.ReactivateUser(users_pb2.ReactivateUserRequest(id=one)))
+        await shared.users.DeleteUser(users_pb2.DeleteUserRequest(id=one))
+        await self.refused_for_all(users.UndeleteUser(users_pb2.UndeleteUserRequest(id=one)))
+
+    async def test_decides_about_who_has_no_more(self, shared, registrar):
+        users, one = users_of(registrar), (await shared.user("student")).id
+        await users.DeactivateUser(users_pb2.DeactivateUserRequest(id=one))
+        await users.ReactivateUser(users_pb2.ReactivateUserRequest(id=one))
+        await users.DeleteUser(users_pb2.DeleteUserRequest(id=one))
+        await users.UndeleteUser(users_pb2.UndeleteUserRequest(id=one))
 
 
 class TestDeleteAndUndeleteUser:

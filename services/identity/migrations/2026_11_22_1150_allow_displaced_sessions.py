@@ -11,15 +11,15 @@ REASONS = "'sign_out', 'password_change', 'barred', 'token_reuse'"
 
 
 def upgrade() -> None:
-    _replace(f"end_reason IN ({REASONS}, 'displaced')")
+    _replace(f"end_reason IN ({REASONS}, 'displaced')", not_valid=False)
 
 
 def downgrade() -> None:
-    op.execute("UPDATE identity.sessions SET end_reason = 'sign_out' WHERE end_reason = 'displaced'")
-    _replace(f"end_reason IN ({REASONS})")
+    # Sessions that ended so keep their reason: nobody changes an ended session.
+    _replace(f"end_reason IN ({REASONS})", not_valid=True)
 
 
-def _replace(condition: str) -> None:
+def _replace(condition: str, *, not_valid: bool) -> None:
     name = op.f("ck_sessions_end_reason")
     op.drop_constraint(name, "sessions", schema="identity", type_="check")
-    op.create_check_constraint(name, "sessions", condition, schema="identity")
+    op.create_check_constraint(name, "sessions", condition, schema="identity", postgresql_not_valid=not_valid)

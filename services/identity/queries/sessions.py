@@ -19,8 +19,8 @@ from services.identity.queries.transactions import change_access
 FORGOTTEN_AFTER = timedelta(days=1)
 
 
-# One round trip, past the unit of work: every sign-in does it, and there is nothing to track. It answers with the newest
-# of the sessions that are too many; what the statement itself inserts is not seen by it.
+# One round trip, past the unit of work: every sign-in does it, and there is nothing to track. It answers with the
+# newest of the sessions that are too many; what the statement itself inserts is not seen by it.
 OPEN = f"""
 WITH opened AS (
   INSERT INTO identity.sessions (tenant_id, id, user_id, generation, rotated_at, expires_at)
