@@ -210,8 +210,9 @@ async def tables(school: School) -> AsyncIterator["asyncpg.Connection[asyncpg.Re
 
 @pytest.fixture
 def statements(school: School) -> Any:
-    """Collects the statements that content sends through its engine while the block runs."""
-    engine = school.stack.services["content"].db.engine.sync_engine
+    """Collects the statements that content sends, through its engine or past it, while the block runs."""
+    service = school.stack.services["content"]
+    engine, span = service.db.engine.sync_engine, service.telemetry.statement_span
 
     class Collected:
         def __init__(self) -> None:
@@ -220,12 +221,18 @@ def statements(school: School) -> Any:
         def note(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
             self.texts.append(statement)
 
+        def past_the_engine(self, statement: str) -> Any:
+            self.texts.append(statement)
+            return span(statement)
+
         def __enter__(self) -> list[str]:
             sqlalchemy_event.listen(engine, "before_cursor_execute", self.note)
+            service.telemetry.statement_span = self.past_the_engine  # type: ignore[method-assign]
             return self.texts
 
         def __exit__(self, *error: object) -> None:
             sqlalchemy_event.remove(engine, "before_cursor_execute", self.note)
+            service.telemetry.statement_span = span  # type: ignore[method-assign]
 
     return Collected
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import and_, bindparam, func, select
 
 from kit.access import visible
-from kit.db import ReadSession, WriteSession
+from kit.db import ReadSession, WriteSession, prepared
 from kit.errors import NotFound
 from kit.pagination import Page
 from services.content.models import Base, Story
@@ -39,14 +39,14 @@ BASIC: Any = (
     )
     .where(StoryRow.c.tenant_id == bindparam("tenant"), Current.c.tenant_id == bindparam("tenant"))
 )
-ONE = BASIC.where(StoryRow.c.id == bindparam("story"))
-ONE_FULL = ONE.add_columns(Current.c.body, Published.c.body.label("published_body"))
+ONE_STORY = BASIC.where(StoryRow.c.id == bindparam("story"))
+ONE = prepared(ONE_STORY, "tenant", "story")
+ONE_FULL = prepared(ONE_STORY.add_columns(Current.c.body, Published.c.body.label("published_body")), "tenant", "story")
 
 
 async def get_story(session: ReadSession, story_id: UUID, *, full: bool = False, deleted: bool = False) -> Any:
     """The story's columns and those of its current and published versions; `full` adds what FULL view shows."""
-    statement = ONE_FULL if full else ONE
-    row = (await session.execute(statement, {"tenant": session.tenant_id, "story": story_id})).first()
+    row = await session.fetchrow(ONE_FULL if full else ONE, story_id)
     if row is None or (row.deleted_at is not None and not deleted):
         raise NotFound("story")
     return row
