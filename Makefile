@@ -9,7 +9,7 @@ BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
 # As many workers as processors, but no more than the databases of one small machine can bear.
 PYTEST := $(RUN) -m pytest -n auto --maxprocesses=4 --dist loadgroup
-PYTHON_CODE := kit services gateway deploy
+PYTHON_CODE := kit services gateway deploy benchmarks
 # With their folders, whose time changes when a file is taken away.
 PROTOS := $(shell find protos -name '*.proto' -o -type d -not -name __pycache__ 2>/dev/null)
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -68,4 +68,4 @@ migration: gen ## begin a migration (SERVICE=content NAME=add_subtitle)
 
 clean: ## remove what tools made; keeps .venv and the data in .run
 	@rm -rf gen .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find $(PYTHON_CODE) protos tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find $(PYTHON_CODE) protos tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -4,12 +4,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
 from google.protobuf.message import Message
-from sqlalchemy import Executable, Result, Select, event, make_url
+from sqlalchemy import Connection, Executable, PoolProxiedConnection, Result, Select, event, make_url
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
@@ -60,19 +61,35 @@ def prepared(statement: Select[Any], *names: str) -> str:
     return re.sub(r"\$\d+", lambda found: number[found[0]], str(compiled))
 
 
+class Lent:
+    """A connection of the pool while a transaction has it. SQLAlchemy's view of it is made for the first statement
+    that goes through SQLAlchemy: making it takes longer than running a short statement, and the hottest need none."""
+
+    def __init__(self, engine: AsyncEngine, fairy: PoolProxiedConnection) -> None:
+        self._engine, self._fairy = engine, fairy
+        driver = fairy.driver_connection
+        assert isinstance(driver, asyncpg.Connection)  # noqa: S101  # the engine's URL says asyncpg
+        self.driver: Driver = driver
+
+    @cached_property
+    def connection(self) -> AsyncConnection:
+        return AsyncConnection(self._engine, Connection(self._engine.sync_engine, self._fairy))
+
+    def give_back(self) -> None:
+        self._fairy.close()
+
+
 class ReadSession:
     """A read-only transaction of one tenant."""
 
-    def __init__(
-        self, connection: AsyncConnection, driver: "Driver", tenant_id: UUID, telemetry: Telemetry
-    ) -> None:
+    def __init__(self, lent: Lent, tenant_id: UUID, telemetry: Telemetry) -> None:
         self.tenant_id = tenant_id
-        self.driver = driver
-        self._connection, self._telemetry = connection, telemetry
+        self.driver = lent.driver
+        self._lent, self._telemetry = lent, telemetry
 
     async def execute(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Result[Any]:
         """The rows of a Core statement."""
-        return await self._connection.execute(statement, values)
+        return await self._lent.connection.execute(statement, values)
 
     async def scalar(self, statement: Executable) -> Any:
         """The first column of the first row, or None."""
@@ -95,18 +112,19 @@ class WriteSession(ReadSession):
     `events` collects what goes into the outbox with the commit.
     """
 
-    def __init__(
-        self,
-        connection: AsyncConnection,
-        driver: "Driver",
-        tenant_id: UUID,
-        telemetry: Telemetry,
-        routes: outbox.Routes,
-    ) -> None:
-        super().__init__(connection, driver, tenant_id, telemetry)
+    def __init__(self, lent: Lent, tenant_id: UUID, telemetry: Telemetry, routes: outbox.Routes) -> None:
+        super().__init__(lent, tenant_id, telemetry)
         self.routes = routes
         self.events: list[outbox.Pending] = []
-        self._orm = AsyncSession(bind=connection, autoflush=False, expire_on_commit=False)
+
+    @cached_property
+    def _orm(self) -> AsyncSession:
+        return AsyncSession(bind=self._lent.connection, autoflush=False, expire_on_commit=False)
+
+    @property
+    def _used_orm(self) -> AsyncSession | None:
+        found: AsyncSession | None = self.__dict__.get("_orm")
+        return found
 
     async def execute(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Result[Any]:
         """The rows of a statement; entities it selects are tracked for changes."""
@@ -123,15 +141,17 @@ class WriteSession(ReadSession):
 
     async def flush(self) -> None:
         """Sends pending changes to the database, so that later statements of this transaction see them."""
-        await self._orm.flush()
+        if self._used_orm:
+            await self._orm.flush()
 
     async def finish(self) -> None:
         """Sends what is pending and the outbox rows. For the unit of work's edge."""
-        await self._orm.flush()
+        await self.flush()
         await outbox.insert(self.driver, self.routes.schema, self.events)
 
     async def close(self) -> None:
-        await self._orm.close()
+        if self._used_orm:
+            await self._orm.close()
 
 
 class Database:
@@ -155,6 +175,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_SECONDS,
+            # Every transaction is ended by whoever opened it, so there is nothing to reset.
+            pool_reset_on_return=None,
             hide_parameters=True,
             connect_args={"server_settings": {**LIMITS, "application_name": f"storyloom-{service}"}},
         )
@@ -170,9 +192,9 @@ class Database:
         if call is not None and call.uncommitted is not None and call.uncommitted.tenant_id == tenant:
             yield call.uncommitted
             return
-        async with self._transaction(f"BEGIN READ ONLY; SET LOCAL app.tenant_id = '{tenant}'") as (connection, driver):
-            yield ReadSession(connection, driver, tenant, self._telemetry)
-            await driver.execute("COMMIT")
+        async with self._transaction(f"BEGIN READ ONLY; SET LOCAL app.tenant_id = '{tenant}'") as lent:
+            yield ReadSession(lent, tenant, self._telemetry)
+            await lent.driver.execute("COMMIT")
 
     @asynccontextmanager
     async def write(self, tenant_id: UUID | None = None) -> AsyncIterator[WriteSession]:
@@ -200,8 +222,8 @@ class Database:
     @asynccontextmanager
     async def open_write(self, tenant: UUID) -> AsyncIterator[WriteSession]:
         """A transaction that its opener must `commit`; otherwise it is rolled back."""
-        async with self._transaction(f"BEGIN; SET LOCAL app.tenant_id = '{tenant}'") as (connection, driver):
-            session = WriteSession(connection, driver, tenant, self._telemetry, self.routes)
+        async with self._transaction(f"BEGIN; SET LOCAL app.tenant_id = '{tenant}'") as lent:
+            session = WriteSession(lent, tenant, self._telemetry, self.routes)
             try:
                 yield session
             finally:
@@ -217,23 +239,23 @@ class Database:
             self.committed_events.set()
 
     @asynccontextmanager
-    async def _transaction(self, begin: str) -> AsyncIterator[tuple[AsyncConnection, "Driver"]]:
+    async def _transaction(self, begin: str) -> AsyncIterator[Lent]:
         # Opened by hand on the driver: one round trip for both statements, and no second transaction below it.
-        async with self.engine.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, asyncpg.Connection)  # noqa: S101  # the engine's URL says asyncpg
-            try:
-                await driver.execute(begin)
-                yield connection, driver
-                if driver.is_in_transaction():
-                    await driver.execute("ROLLBACK")
-            except asyncio.CancelledError:
-                # The statement that was cut off may still be running: nothing on this connection can be trusted.
-                await _to_the_end(connection.invalidate())
-                raise
-            except BaseException:
-                await _to_the_end(_roll_back(connection, driver))
-                raise
+        lent = Lent(self.engine, await self.engine.raw_connection())
+        try:
+            await lent.driver.execute(begin)
+            yield lent
+            if lent.driver.is_in_transaction():
+                await lent.driver.execute("ROLLBACK")
+        except asyncio.CancelledError:
+            # The statement that was cut off may still be running: nothing on this connection can be trusted.
+            lent.driver.terminate()
+            raise
+        except BaseException:
+            await _to_the_end(_roll_back(lent.driver))
+            raise
+        finally:
+            lent.give_back()
 
     async def check_role(self) -> None:
         """Refuses to start with a role that policies do not bind: an owner, a superuser or BYPASSRLS."""
@@ -264,9 +286,9 @@ def _refuse_lost(connection: Any, record: Any, proxy: Any) -> None:
         raise DisconnectionError("the server closed the connection")
 
 
-async def _roll_back(connection: AsyncConnection, driver: "Driver") -> None:
+async def _roll_back(driver: "Driver") -> None:
     try:
         if driver.is_in_transaction():
             await driver.execute("ROLLBACK")
-    except Exception:  # noqa: BLE001  # whatever the reason, the connection is not reused
-        await connection.invalidate()
+    except Exception:  # noqa: BLE001  # whatever the reason, the connection is not used again
+        driver.terminate()

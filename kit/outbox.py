@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 200
-IDLE_SECONDS = 1.0
+IDLE_SECONDS, LINGER_SECONDS = 1.0, 0.05
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 8
 MAX_BACKOFF_SECONDS = 60.0
@@ -157,11 +157,13 @@ class Relay:
                 # Whatever went wrong (the database restarting, say), the next round tries again.
                 log.exception("relay round failed", extra={"consumer": consumer})
                 delivered = 0
-            if delivered == 0:
+            if delivered < BATCH:
                 # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that arrives with the event.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(IDLE_SECONDS):
                         await wake.wait()
+                        # What commits in these moments goes in the same delivery: one call for many events.
+                        await asyncio.sleep(LINGER_SECONDS)
                 wake.clear()
 
     async def deliver(self, consumer: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
-from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy import Engine, event
 
@@ -27,7 +28,25 @@ from kit.call import current_call
 from kit.settings import Settings
 
 _propagator = TraceContextTextMapPropagator()
+UNSAMPLED = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-00")
 SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"})
+
+
+class _Current:
+    """Makes a span the current one for a block and ends it with the block."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._token = attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, *error: object) -> None:
+        detach(self._token)
+        self._span.end()
 
 
 class Telemetry:
@@ -46,27 +65,21 @@ class Telemetry:
         if endpoint and settings.otel_metrics_exporter == "otlp":
             metrics = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
             readers.append(PeriodicExportingMetricReader(metrics))
+        self._measures = bool(readers)
         self._meters = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
         self._tracer = self._traces.get_tracer("storyloom")
         meter = self._meters.get_meter("storyloom")
         self._calls = meter.create_histogram("rpc.server.duration", unit="ms", description="Time to serve an RPC.")
         self._events = meter.create_counter("storyloom.outbox.events", description="Events delivered or failed.")
 
-    @contextmanager
-    def server_span(self, rpc: str, metadata: Mapping[str, Any]) -> Iterator[Span]:
+    def server_span(self, rpc: str, metadata: Mapping[str, Any]) -> "_Current":
         """The span of an incoming RPC; a caller that does not sample costs no span here."""
-        context = _propagator.extract(metadata)
-        parent = trace.get_current_span(context).get_span_context()
-        if parent.is_valid and not parent.trace_flags.sampled:
-            span: Span = NonRecordingSpan(parent)
-        else:
-            span = self._tracer.start_span(rpc.lstrip("/"), context, kind=SpanKind.SERVER)
-        token = attach(trace.set_span_in_context(span))
-        try:
-            yield span
-        finally:
-            detach(token)
-            span.end()
+        parent = metadata.get("traceparent", "")
+        if UNSAMPLED.fullmatch(parent):
+            context = SpanContext(int(parent[3:35], 16), int(parent[36:52], 16), is_remote=True)
+            return _Current(NonRecordingSpan(context))
+        context_of_caller = _propagator.extract(metadata)
+        return _Current(self._tracer.start_span(rpc.lstrip("/"), context_of_caller, kind=SpanKind.SERVER))
 
     @contextmanager
     def client_span(self, rpc: str, service: str) -> Iterator[dict[str, str]]:
@@ -83,7 +96,8 @@ class Telemetry:
 
     def count_call(self, span: Span, rpc: str, code: str, seconds: float) -> None:
         """Records the end of an RPC in its span and in the RED metrics."""
-        self._calls.record(seconds * 1000, {"rpc.method": rpc, "rpc.grpc.status_code": code})
+        if self._measures:
+            self._calls.record(seconds * 1000, {"rpc.method": rpc, "rpc.grpc.status_code": code})
         if span.is_recording():
             span.set_attribute("rpc.grpc.status_code", code)
             if code in SERVER_FAULTS:

@@ -98,10 +98,14 @@ class TestEnvironments:
             assert "s3cret" not in text
             assert [role for role, password in passwords.items() if password in text] == [f"storyloom_{service}"]
             assert (secrets["KEY_ENCRYPTION_KEY"] in text) == (service == "identity")
+            assert secrets["GATEWAY_SECRET"] in text
             assert sum(json.loads(secrets[f"SERVICE_CREDENTIAL_{one.upper()}"])["d"] in text for one in SERVICES) == 1
         tool = json.dumps(made.tool())
         assert not [value for value in passwords.values() if value in tool]
         assert secrets["SECRET_KEY"] not in tool
+        assert secrets["GATEWAY_SECRET"] not in tool
+        configuration = made.gateway_configuration()
+        assert configuration == made.tool() | {"GATEWAY_SECRET": secrets["GATEWAY_SECRET"]}
 
     def test_keys_of_the_environment_win(self, settings: Settings, place: Path) -> None:
         made = Environments(settings, load_secrets(place / "secrets.env"), "postgresql://x@/y", {"SECRET_KEY": "mine"})

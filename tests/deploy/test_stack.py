@@ -2,16 +2,19 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from deploy.local.errors import RunError
-from deploy.local.settings import ROOT, Settings, read_settings
+from deploy.local.postgres import make_private
+from deploy.local.settings import ROOT, Settings, UnixAddress, read_settings
 from deploy.local.stack import check_ports
 from deploy.local.state import Running, only_runner, read_state, stop_left_over, write_state
 
@@ -49,6 +52,35 @@ class TestPorts:
             read_settings({"CONTENT_ADDRESS": text})
 
 
+class TestAdministration:
+    def test_is_a_socket_in_a_directory_of_the_runner_alone(self, settings: Settings) -> None:
+        path = settings.admin_directory / "admin.sock"
+        assert settings.gateway_admin == UnixAddress(path)
+        # What the kernel takes as the path of a socket.
+        assert len(str(path)) < 100
+        assert settings.admin_directory != settings.socket_directory
+        make_private(settings.admin_directory)
+        try:
+            assert stat.S_IMODE(settings.admin_directory.stat().st_mode) == 0o700
+        finally:
+            settings.admin_directory.rmdir()
+
+    def test_a_directory_that_others_may_enter_is_refused(self, place: Path) -> None:
+        (place / "open").mkdir()
+        (place / "open").chmod(0o755)
+        (place / "link").symlink_to(place)
+        for one in ("open", "link"):
+            with pytest.raises(RunError, match="not a directory of our own"):
+                make_private(place / one)
+
+    def test_may_be_put_elsewhere(self) -> None:
+        read = partial(read_settings, root=ROOT)
+        assert read({"GATEWAY_ADMIN_ADDRESS": "unix:/run/x.sock"}).gateway_admin == UnixAddress(Path("/run/x.sock"))
+        assert str(read({"GATEWAY_ADMIN_ADDRESS": "127.0.0.1:9901"}).gateway_admin) == "127.0.0.1:9901"
+        with pytest.raises(RunError, match="unix:x is not an address"):
+            read({"GATEWAY_ADMIN_ADDRESS": "unix:x"})
+
+
 class TestCommandLine:
     def test_a_busy_port_ends_the_run_without_a_traceback(self, settings: Settings) -> None:
         with socket.create_server(settings.gateway):
@@ -75,7 +107,9 @@ class TestCommandLine:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    return {"RUN_DIRECTORY": str(settings.directory), "GATEWAY_ADDRESS": str(settings.gateway), "DATABASE_URL": ""}
+    addresses = {**settings.services} | {"gateway": settings.gateway, "trace": settings.traces}
+    made = {f"{name.upper()}_ADDRESS": str(address) for name, address in addresses.items()}
+    return made | {"RUN_DIRECTORY": str(settings.directory), "DATABASE_URL": ""}
 
 
 class TestLeftOver:

@@ -1,15 +1,12 @@
 """The configuration lets through what the protos declare and nothing else; the real binary accepts and runs it."""
 
 import re
-import socket
+import stat
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from google.api import annotations_pb2
@@ -92,6 +89,42 @@ class TestRealBinary:
             }
         )
         assert validate(write(api, settings, tmp_path)) == ""
+
+    def test_accepts_a_socket_for_its_administration_and_a_secret(self, api: Api, tmp_path: Path) -> None:
+        settings = Settings.read({"GATEWAY_ADMIN_ADDRESS": f"unix:{tmp_path}/admin.sock", "GATEWAY_SECRET": "s%cret"})
+        assert validate(write(api, settings, tmp_path)) == ""
+
+
+@pytest.fixture(scope="module")
+def made(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration with a secret in it."""
+    folder = tmp_path_factory.mktemp("secret")
+    # As an earlier run may have left it.
+    (folder / "envoy.yaml").touch(0o644)
+    return write(api, Settings.read({"GATEWAY_SECRET": "s3cret"}), folder)
+
+
+class TestSecret:
+    def test_goes_to_services_in_place_of_what_a_client_sends(self, made: Path) -> None:
+        configuration = yaml.safe_load(made.read_text())
+        (host,) = connection_manager(configuration)["route_config"]["virtual_hosts"]
+        proof = {"key": "x-gateway-secret", "value": "s3cret"}
+        assert host["request_headers_to_add"] == [{"header": proof, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+
+    def test_is_taken_from_clients_even_when_the_gateway_has_none(self, configuration: dict[str, Any]) -> None:
+        manager = connection_manager(configuration)
+        (early,) = manager["early_header_mutation_extensions"]
+        assert {"remove": "x-gateway-secret"} in early["typed_config"]["mutations"]
+        assert "request_headers_to_add" not in manager["route_config"]["virtual_hosts"][0]
+
+    def test_stands_in_a_file_for_its_owner_alone_and_in_no_access_log(self, made: Path) -> None:
+        assert stat.S_IMODE(made.stat().st_mode) == 0o600
+        assert made.read_text().count("s3cret") == 1
+        log = connection_manager(yaml.safe_load(made.read_text()))["access_log"]
+        assert "gateway-secret" not in str(log).lower()
+
+    def test_is_not_shown_with_the_settings(self) -> None:
+        assert "s3cret" not in repr(Settings.read({"GATEWAY_SECRET": "s3cret"}))
 
 
 class TestTokenRules:
@@ -232,6 +265,7 @@ class TestSettings:
         ("name", "value"),
         [
             ("GATEWAY_ADDRESS", "8080"),
+            ("GATEWAY_ADMIN_ADDRESS", "unix:admin.sock"),
             ("CONTENT_ADDRESS", "127.0.0.1:7102,"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
             ("TRACE_SAMPLE_PERCENT", "200"),
@@ -258,90 +292,3 @@ class TestReferencePage:
 
     def test_never_makes_markup_of_text(self) -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", PAGE.read_text())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def gateway(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A running Envoy whose services are all down."""
-    port, nobody = free_port(), f"127.0.0.1:{free_port()}"
-    environment = {"GATEWAY_ADDRESS": f"127.0.0.1:{port}", "GATEWAY_ADMIN_ADDRESS": f"127.0.0.1:{free_port()}"}
-    environment |= {f"{name}_ADDRESS": nobody for name in ("IDENTITY", "CONTENT", "LEARNING", "ASSESSMENT", "AUDIT")}
-    folder = tmp_path_factory.mktemp("running")
-    made = write(api, Settings.read(environment | {"ACCESS_LOG": ""}), folder)
-    log = ("--log-path", str(folder / "envoy.log"))
-    process = subprocess.Popen([ENVOY, "-c", str(made), "--concurrency", "1", "--use-dynamic-base-id", *log])
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
-            for _ in range(100):
-                try:
-                    client.get("/docs")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def reason(answer: httpx.Response) -> str:
-    assert answer.headers["content-type"] == "application/json"
-    (detail,) = answer.json()["details"]
-    assert (detail["@type"], detail["domain"]) == ("type.googleapis.com/google.rpc.ErrorInfo", "storyloom")
-    found: str = detail["reason"]
-    return found
-
-
-class TestRunningGateway:
-    def test_serves_the_reference_to_everybody(self, gateway: httpx.Client) -> None:
-        page, document = gateway.get("/docs"), gateway.get("/openapi.json")
-        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-        assert page.headers["content-security-policy"] == content_security_policy(PAGE.read_text())
-        assert (document.status_code, document.json()["openapi"]) == (200, "3.1.0")
-        assert document.headers["access-control-allow-origin"] == "*"
-
-    def test_a_path_that_is_not_mapped_is_404_without_a_token(self, gateway: httpx.Client) -> None:
-        answer = gateway.get("/v1/nothing/of/the/kind")
-        assert (answer.status_code, answer.json()["code"], reason(answer)) == (404, 5, "UNKNOWN_METHOD")
-
-    def test_every_rpc_that_is_not_public_asks_for_a_token(self, api: Api, gateway: httpx.Client) -> None:
-        for rpc in api.exposed:
-            if rpc.access.kind == "public":
-                continue
-            for rule in rpc.rules:
-                answer = gateway.request(rule.verb, re.sub(r"\{.*?\}", "x", rule.path))
-                assert (answer.status_code, reason(answer)) == (401, "MISSING_TOKEN"), rpc.path
-                assert answer.headers["x-request-id"]
-
-    def test_internal_rpcs_do_not_exist_for_json_clients(self, api: Api, gateway: httpx.Client) -> None:
-        for rpc in (rpc for service in api.services for rpc in service.rpcs if not rpc.exposed):
-            assert gateway.post(rpc.path, json={}).status_code == 404, rpc.path
-
-    def test_a_service_that_is_down_is_503_for_json_and_unavailable_for_grpc(self, gateway: httpx.Client) -> None:
-        answer = gateway.get("/.well-known/jwks.json")
-        assert (answer.status_code, answer.json()["code"], reason(answer)) == (503, 14, "DEPENDENCY_UNAVAILABLE")
-        path = "/storyloom.identity.v1.SessionService/GetJwks"
-        native = gateway.post(path, content=bytes(5), headers={"content-type": "application/grpc"})
-        assert native.headers["grpc-status"] == "14"
-
-    def test_a_token_that_cannot_be_checked_is_not_called_wrong(self, gateway: httpx.Client) -> None:
-        token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.eyJpc3MiOiJodHRwczovL3N0b3J5bG9vbS5leGFtcGxlIn0.AAAA"
-        answer = gateway.get("/v1/stories", headers={"authorization": f"Bearer {token}"})
-        assert answer.status_code in (401, 503)
-        assert reason(answer) in ("INVALID_TOKEN", "DEPENDENCY_UNAVAILABLE")
-
-    def test_health_tells_that_services_are_down(self, gateway: httpx.Client) -> None:
-        assert gateway.get("/healthz").status_code == 503
-
-    def test_a_preflight_is_answered_for_the_allowed_origin_only(self, gateway: httpx.Client) -> None:
-        asked = {"access-control-request-method": "POST", "origin": "http://localhost:3000"}
-        assert gateway.options("/v1/stories", headers=asked).headers["access-control-allow-origin"] == asked["origin"]
-        foreign = gateway.options("/v1/stories", headers=asked | {"origin": "http://localhost:3000.evil.example"})
-        assert "access-control-allow-origin" not in foreign.headers

@@ -1,15 +1,18 @@
 """A fresh tenant for tests that suspend, rename or empty one; the shared school stays as it is."""
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import asyncpg
 import pytest
 
 from storyloom.identity.v1 import tenants_pb2, users_pb2
+from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
-from tests.stack import PASSWORD, Person, School, add_person
+from tests.postgres import Cluster
+from tests.stack import PASSWORD, Person, School, Stack, add_person
 
 _numbers = itertools.count(1)
 
@@ -71,3 +74,23 @@ async def own(found: Found) -> Own:
 async def shared(found: Found) -> Own:
     """A tenant that tests add to, but neither suspend nor count in."""
     return await found()
+
+
+@pytest.fixture
+def sessions(stack: Stack) -> SessionServiceStub:
+    """The session service, without anybody's token."""
+    return SessionServiceStub(stack.channel("identity"))
+
+
+@pytest.fixture
+async def database(cluster: Cluster) -> AsyncIterator[asyncpg.Connection]:
+    """Past the service and its row-level security."""
+    connection = await asyncpg.connect(cluster.superuser_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def forget_failures(database: asyncpg.Connection) -> None:
+    """All tests come from one address; none shall be slowed by the failures of another."""
+    await database.execute("DELETE FROM identity.sign_in_failures")

@@ -4,7 +4,6 @@ import asyncio
 import json
 from uuid import UUID, uuid4
 
-import asyncpg
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -29,13 +28,6 @@ def update(person, user, *paths):
 async def role_ids(admin, *slugs):
     page = await admin.stub(RoleServiceStub, "identity").ListRoles(roles_pb2.ListRolesRequest(page_size=100))
     return [role.id for role in page.roles if role.slug in slugs]
-
-
-@pytest.fixture
-async def database(cluster):
-    connection = await asyncpg.connect(cluster.superuser_url)
-    yield connection
-    await connection.close()
 
 
 class TestGetMe:
@@ -256,46 +248,6 @@ class TestUpdateUser:
         created = await shared.user("student")
         async with refused("RESOURCE_ALREADY_EXISTS"):
             await update(shared.admin, users_pb2.User(id=created.id, email=shared.admin.email.upper()))
-
-
-class TestWhoHasFewerRights:
-    """Whoever may administer users decides nothing about those who may do more."""
-
-    @pytest.fixture(scope="class")
-    async def registrar(self, shared):
-        actions = ("read", "update", "delete", "undelete", "deactivate", "reactivate")
-        await define_role(shared, "registrar", "vocabulary:manage", *(f"user:{action}" for action in actions))
-        return await shared.person("registrar")
-
-    async def refused_for_all(self, call):
-        async with refused("PERMISSION_REQUIRED", code=grpc.StatusCode.PERMISSION_DENIED) as refusal:
-            await call
-        assert refusal.metadata["permission"] == "all:manage"
-
-    async def test_does_not_take_the_email_of_an_administrator(self, shared, registrar):
-        boss, student = await shared.user("admin"), await shared.user("student")
-        taken = users_pb2.User(id=boss.id, email="mine@example.org")
-        await self.refused_for_all(update(registrar, taken, "email"))
-        await self.refused_for_all(update(registrar, taken))
-        await update(registrar, users_pb2.User(id=boss.id, level="B2"), "level")
-        user = await update(registrar, users_pb2.User(id=student.id, email="hers@example.org"), "email")
-        assert user.email == "hers@example.org"
-
-    async def test_neither_bars_an_administrator_nor_lets_one_in(self, shared, registrar):
-        users, one = users_of(registrar), (await shared.user("admin")).id
-        await self.refused_for_all(users.DeactivateUser(users_pb2.DeactivateUserRequest(id=one)))
-        await self.refused_for_all(users.DeleteUser(users_pb2.DeleteUserRequest(id=one)))
-        await shared.users.DeactivateUser(users_pb2.DeactivateUserRequest(id=one))
-        await self.refused_for_all(users.ReactivateUser(users_pb2.ReactivateUserRequest(id=one)))
-        await shared.users.DeleteUser(users_pb2.DeleteUserRequest(id=one))
-        await self.refused_for_all(users.UndeleteUser(users_pb2.UndeleteUserRequest(id=one)))
-
-    async def test_decides_about_who_has_no_more(self, shared, registrar):
-        users, one = users_of(registrar), (await shared.user("student")).id
-        await users.DeactivateUser(users_pb2.DeactivateUserRequest(id=one))
-        await users.ReactivateUser(users_pb2.ReactivateUserRequest(id=one))
-        await users.DeleteUser(users_pb2.DeleteUserRequest(id=one))
-        await users.UndeleteUser(users_pb2.UndeleteUserRequest(id=one))
 
 
 class TestDeleteAndUndeleteUser:
