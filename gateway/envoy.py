@@ -1,8 +1,6 @@
 """Writes everything Envoy needs into one folder: its configuration, the descriptor set, the API reference.
 
-The descriptors stay a file beside the configuration instead of being embedded: two transcoders (JSON and event
-streams) use them, and base64 of a hundred kilobytes twice over would bury what a reader of envoy.yaml looks for.
-"""
+The descriptors stay a file of their own: embedded, they would bury what a reader of envoy.yaml looks for."""
 
 import argparse
 import os

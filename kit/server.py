@@ -69,7 +69,7 @@ class Service:
         )
         self.clients = Clients(settings, self.telemetry)
         self.access = Access(rules)
-        self._notes = Notes(self.db)
+        self.notes = Notes(self.db)
         self.port = 0
         self._callers = callers
         self._trust: Trust | None = None
@@ -108,7 +108,7 @@ class Service:
         consumers = {name: self.clients.stub(EventInboxServiceStub, name).DeliverEvents for name in self.db.routes.all}
         self._relay = Relay(self.db, consumers, self.telemetry)
         self._relay.start()
-        work = [pipeline.snapshots.watch, self._notes.run, *self._background]
+        work = [pipeline.snapshots.watch, self.notes.run, *self._background]
         self._tasks = [asyncio.create_task(_supervised(one)) for one in work]
         for name in ("", f"storyloom.{self.settings.service}", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -127,7 +127,7 @@ class Service:
             sealer=Sealer(settings.secret),
             limiter=Limiter(max(1, settings.pool_size - RESERVED), settings.queue_timeout),
             internal_limiter=Limiter(RESERVED_FOR_SERVICES, settings.queue_timeout),
-            notes=self._notes,
+            notes=self.notes,
             callers=self._callers,
             default_deadline=settings.default_deadline,
         )
@@ -154,7 +154,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.stop(self.settings.drain_grace)
-        await self._notes.write(everything=True)
+        await self.notes.write(everything=True)
         await self._relay.stop()
         await self.clients.close()
         await self.db.close()

@@ -107,7 +107,9 @@ class Stack:
         return self._channels[service]
 
     async def settle(self, timeout: float = 15.0) -> None:
-        """Waits until every event is delivered."""
+        """Waits until every event is delivered, and what is gathered before it becomes one."""
+        for service in self.services.values():
+            await service.notes.write(everything=True)
         query = " UNION ALL ".join(f"SELECT 1 FROM {name}.outbox WHERE parked_at IS NULL" for name in SERVICES)
         connection = await asyncpg.connect(self.cluster.superuser_url)
         try:

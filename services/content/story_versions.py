@@ -97,14 +97,6 @@ def _summary(version: StoryVersion, draft: Draft) -> VersionMessage:
         seed=draft.seed,
         author_id=str(version.author_id),
     )
-    for share in draft.shares:
-        message.shares.add(
-            part_of_speech=PART_OF_SPEECH.number[share.part_of_speech],
-            occurrences=share.occurrences,
-            woven=share.woven,
-            target=decimal_text(share.target),
-            realised=decimal_text(share.realised),
-        )
     message.create_time.FromDatetime(version.created_at)
     return message
 
@@ -116,6 +108,14 @@ def _body(draft: Draft) -> VersionMessage:
         pinned_vocabulary_ids=map(str, draft.pinned),
         banned_vocabulary_ids=map(str, draft.banned),
     )
+    for share in draft.shares:
+        message.shares.add(
+            part_of_speech=PART_OF_SPEECH.number[share.part_of_speech],
+            occurrences=share.occurrences,
+            woven=share.woven,
+            target=decimal_text(share.target),
+            realised=decimal_text(share.realised),
+        )
     for chunk in draft.chunks:
         message.chunks.add(
             position=chunk.position + 1,

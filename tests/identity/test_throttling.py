@@ -40,7 +40,7 @@ class TestBackoff:
             await sign_in(sessions, shared.slug, user.email, PASSWORD, "192.0.2.1")
         delay = refusal.detail(error_details_pb2.RetryInfo).retry_delay.ToMilliseconds()
         assert 0 < delay <= 1000
-        moved = "last_failed_at = last_failed_at - $1, blocked_until = blocked_until - $1"
+        moved = "last_failed_at = last_failed_at - $1::interval, blocked_until = blocked_until - $1::interval"
         await database.execute(f"UPDATE identity.sign_in_failures SET {moved}", timedelta(milliseconds=delay))
         await sign_in(sessions, shared.slug, user.email, PASSWORD, "192.0.2.1")
 

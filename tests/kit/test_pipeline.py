@@ -170,7 +170,7 @@ class TestAuthorize:
             calls = (stub.CreateNote(toy.pb.Note()) for _ in range(30))
             await asyncio.gather(*calls, return_exceptions=True)
             assert len(await entries_of(toy, user)) == 1
-        await toy.service._notes.write(everything=True)
+        await toy.service.notes.write(everything=True)
         entries = await entries_of(toy, user)
         assert [json.loads(entry.new_values)["reason"] for entry in entries] == ["PERMISSION_REQUIRED"] * 2
         assert sum(json.loads(entry.new_values)["count"] for entry in entries) == 60
