@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -323,17 +322,16 @@ def grpc_handler(method: Method, handler: Handler, make_call: Callable[[str, Any
     return make(serve, request_deserializer=None, response_serializer=method.response.SerializeToString)
 
 
-def new_call(rpc: str, context: Any, access: Access, sealer: Sealer, gateway_secret: str | None = None) -> Call:
+def new_call(rpc: str, context: Any, access: Access, sealer: Sealer, gateway_secret: str) -> Call:
     """The call of an incoming RPC. A client's `x-request-id` is kept when it is short and printable ASCII: other text
-    cannot be sent on. The secret is that of the environment when none is given."""
+    cannot be sent on."""
     metadata = dict(context.invocation_metadata() or ())
     request_id = metadata.get("x-request-id", "")
     if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not (request_id.isascii() and request_id.isprintable()):
         request_id = str(uuid4())
     # Only the gateway knows the client's address, and proves that it is the gateway; others speak for their connection.
-    secret = os.environ.get("GATEWAY_SECRET", "") if gateway_secret is None else gateway_secret
     proof = metadata.pop("x-gateway-secret", "")
-    if secret and hmac.compare_digest(proof.encode(), secret.encode()):
+    if gateway_secret and hmac.compare_digest(proof.encode(), gateway_secret.encode()):
         address = metadata.get("x-envoy-external-address", "")
     else:
         kind, _, peer = unquote(context.peer()).partition(":")

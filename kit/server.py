@@ -136,7 +136,7 @@ class Service:
         descriptor = servicer.SERVICE
 
         def make_call(rpc: str, context: Any) -> Any:
-            return new_call(rpc, context, pipeline.access, pipeline.sealer)
+            return new_call(rpc, context, pipeline.access, pipeline.sealer, self.settings.gateway_secret)
 
         handlers = {}
         for rpc in descriptor.methods:

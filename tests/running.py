@@ -70,7 +70,7 @@ def running_platform() -> Iterator[Running]:
             "TRACE_ADDRESS": f"127.0.0.1:{free_port()}",
             **{f"{name.upper()}_ADDRESS": f"127.0.0.1:{free_port()}" for name in PORTS},
         }
-        log = Path(folder, "runner.log").open("w+")
+        log = Path(folder, "runner.log").open("w+")  # noqa: SIM115  # it stays open for the runner
         command = [sys.executable, "-W", "ignore", "-m", "deploy.local", "run"]
         runner = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -199,6 +199,7 @@ class TestListAuditLogs:
             ("request_id", f"r-{uuid4()}", "r"),
             ("trace_id", uuid4().hex, uuid4().hex),
         ],
+        ids=["entity_id", "user_id", "action", "entity_type", "request_id", "trace_id"],
     )
     async def test_filters_by_each_field(self, school: School, name: str, wanted: str, other: str) -> None:
         tenant_id = school.auditor.tenant_id

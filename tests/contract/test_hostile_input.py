@@ -17,7 +17,7 @@ from kit.settings import SERVICES
 from tests.contract import api, requests
 from tests.contract.answers import FAULTS, Answer, answer
 from tests.contract.population import Population, Tenancy, populate
-from tests.stack import Person, Stack
+from tests.stack import Person, Stack, from_address
 
 HUGE = "x" * 1_000_000
 TEXTS = (
@@ -140,7 +140,7 @@ def attacks(rpc: MethodDescriptor, tenancy: Tenancy, seen: set[str]) -> Iterator
 
 def somewhere(person: Person) -> Person:
     """The same person calling from an address of their own, so that no counter of failures is in the way."""
-    return replace(person, extra=(("x-envoy-external-address", f"2001:db8:{secrets.token_hex(2)}:1::1"),))
+    return replace(person, extra=from_address(f"2001:db8:{secrets.token_hex(2)}:1::1"))
 
 
 class TestEveryField:
