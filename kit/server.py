@@ -11,7 +11,6 @@ import grpc
 import uvloop
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from kit.access import Access, Rule, SnapshotCache
 from kit.auth import ServiceVerifier, TokenVerifier
@@ -102,6 +101,8 @@ class Service:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self.settings.reflection:
+            from grpc_reflection.v1alpha import reflection
+
             reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = self._server.add_insecure_port(self.settings.listen_address)
         await self._server.start()
