@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from kit.settings import SERVICES
 
 OWNER = "storyloom_owner"
+# Tables without a tenant's data, which therefore carry no policy.
 INFRASTRUCTURE = frozenset({"outbox", "inbox", "alembic_version"})
 ROOT = Path(__file__).parent.parent
 
@@ -92,6 +93,58 @@ def protect(schema: str, *tables: str) -> None:
         for statement in protection(schema, table):
             op.execute(statement)
     grant(schema, *tables)
+
+
+# The tables that the kit needs in each schema, as the first migrations make them. What changes here later is a
+# migration of each service: this text stays as it is.
+INFRASTRUCTURE_SQL = """
+CREATE TABLE {schema}.outbox (
+  seq bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_outbox PRIMARY KEY,
+  event_id uuid NOT NULL,
+  tenant_id uuid NOT NULL,
+  consumer text NOT NULL,
+  aggregate_type text NOT NULL,
+  aggregate_id uuid NOT NULL,
+  payload_type text NOT NULL,
+  payload bytea NOT NULL,
+  traceparent text NOT NULL DEFAULT '',
+  created_at timestamptz NOT NULL DEFAULT now(),
+  attempts integer NOT NULL DEFAULT 0,
+  due_at timestamptz NOT NULL DEFAULT now(),
+  parked_at timestamptz
+);
+CREATE INDEX ix_outbox_consumer_aggregate_id_seq ON {schema}.outbox (consumer, aggregate_id, seq);
+CREATE INDEX ix_outbox_consumer_due_at ON {schema}.outbox (consumer, due_at);
+CREATE TABLE {schema}.inbox (
+  event_id uuid CONSTRAINT pk_inbox PRIMARY KEY,
+  handled_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ix_inbox_handled_at ON {schema}.inbox (handled_at);
+CREATE TABLE {schema}.idempotency_keys (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  request_hash bytea NOT NULL,
+  response bytea,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT pk_idempotency_keys PRIMARY KEY (tenant_id, id)
+);
+CREATE INDEX ix_idempotency_keys_tenant_id_created_at ON {schema}.idempotency_keys (tenant_id, created_at);
+"""
+
+
+def create_infrastructure(schema: str) -> None:
+    """Outbox, inbox and idempotency keys, with the service's rights on them."""
+    for statement in INFRASTRUCTURE_SQL.format(schema=schema).split(";"):
+        if statement.strip():
+            op.execute(statement)
+    protect(schema, "idempotency_keys")
+    grant(schema, "outbox", "inbox")
+
+
+def drop_infrastructure(schema: str) -> None:
+    """Undoes `create_infrastructure`."""
+    for table in ("idempotency_keys", "inbox", "outbox"):
+        op.drop_table(table, schema=schema)
 
 
 def grant(schema: str, *tables: str, rights: str = "SELECT, INSERT, UPDATE, DELETE") -> None:

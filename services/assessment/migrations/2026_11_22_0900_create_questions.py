@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from kit.migrations import grant, protect
+from kit.migrations import create_infrastructure, drop_infrastructure, protect
 
 revision = "202611220900"
 down_revision = None
@@ -19,65 +19,11 @@ TENANT_TABLES = (
     "attempts",
     "responses",
     "quiz_results",
-    "idempotency_keys",
 )
-INFRASTRUCTURE = ("outbox", "inbox")
 
 
 def upgrade() -> None:
-    op.create_table(
-        "idempotency_keys",
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("response", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_idempotency_keys")),
-        schema="assessment",
-    )
-    op.create_index(
-        op.f("ix_idempotency_keys_tenant_id_created_at"),
-        "idempotency_keys",
-        ["tenant_id", "created_at"],
-        unique=False,
-        schema="assessment",
-    )
-    op.create_table(
-        "inbox",
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("handled_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("event_id", name=op.f("pk_inbox")),
-        schema="assessment",
-    )
-    op.create_index(op.f("ix_inbox_handled_at"), "inbox", ["handled_at"], unique=False, schema="assessment")
-    op.create_table(
-        "outbox",
-        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("consumer", sa.Text(), nullable=False),
-        sa.Column("aggregate_type", sa.Text(), nullable=False),
-        sa.Column("aggregate_id", sa.Uuid(), nullable=False),
-        sa.Column("payload_type", sa.Text(), nullable=False),
-        sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.Column("traceparent", sa.Text(), server_default="", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("parked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
-        schema="assessment",
-    )
-    op.create_index(
-        op.f("ix_outbox_consumer_aggregate_id_seq"),
-        "outbox",
-        ["consumer", "aggregate_id", "seq"],
-        unique=False,
-        schema="assessment",
-    )
-    op.create_index(
-        op.f("ix_outbox_consumer_due_at"), "outbox", ["consumer", "due_at"], unique=False, schema="assessment"
-    )
+    create_infrastructure("assessment")
     op.create_table(
         "questions",
         sa.Column("type", sa.Text(), nullable=False),
@@ -298,11 +244,11 @@ def upgrade() -> None:
         schema="assessment",
     )
     protect("assessment", *TENANT_TABLES)
-    grant("assessment", *INFRASTRUCTURE)
     # Attempts and results rest on the versions they keep.
     op.execute("REVOKE UPDATE, DELETE ON assessment.question_versions FROM storyloom_assessment")
 
 
 def downgrade() -> None:
-    for table in reversed((*TENANT_TABLES, *INFRASTRUCTURE)):
+    for table in reversed(TENANT_TABLES):
         op.drop_table(table, schema="assessment")
+    drop_infrastructure("assessment")

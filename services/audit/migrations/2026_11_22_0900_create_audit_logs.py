@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from alembic import op
 
-from kit.migrations import grant, protect, protection
+from kit.migrations import create_infrastructure, drop_infrastructure, grant, protect, protection
 
 revision = "202611220900"
 down_revision = None
@@ -43,10 +43,8 @@ def upgrade() -> None:
     make_append_only("audit_logs", *partitions)
     create_approvals()
     create_approval_decisions()
-    create_infrastructure()
-    create_idempotency_keys()
-    protect("audit", "approvals", "approval_decisions", "idempotency_keys")
-    grant("audit", "outbox", "inbox")
+    create_infrastructure("audit")
+    protect("audit", "approvals", "approval_decisions")
     grant("audit", "audit_logs", rights="SELECT, INSERT")
     # The parent's policy does not bind whoever reads a partition by its own name, so each has its own; and no rights.
     for table in ("audit_logs", *partitions):
@@ -55,9 +53,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("audit_logs", "approval_decisions", "approvals", "outbox", "inbox", "idempotency_keys"):
+    for table in ("audit_logs", "approval_decisions", "approvals"):
         op.drop_table(table, schema="audit")
     op.execute("DROP FUNCTION audit.refuse_change()")
+    drop_infrastructure("audit")
 
 
 def create_audit_logs() -> None:
@@ -187,51 +186,6 @@ def create_approval_decisions() -> None:
         ),
         schema="audit",
     )
-
-
-def create_infrastructure() -> None:
-    op.create_table(
-        "outbox",
-        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("consumer", sa.Text(), nullable=False),
-        sa.Column("aggregate_type", sa.Text(), nullable=False),
-        sa.Column("aggregate_id", sa.Uuid(), nullable=False),
-        sa.Column("payload_type", sa.Text(), nullable=False),
-        sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.Column("traceparent", sa.Text(), server_default="", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("parked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("seq", name="pk_outbox"),
-        schema="audit",
-    )
-    create_index("outbox", "consumer", "aggregate_id", "seq")
-    create_index("outbox", "consumer", "due_at")
-    op.create_table(
-        "inbox",
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("handled_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("event_id", name="pk_inbox"),
-        schema="audit",
-    )
-    create_index("inbox", "handled_at")
-
-
-def create_idempotency_keys() -> None:
-    op.create_table(
-        "idempotency_keys",
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("response", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_idempotency_keys"),
-        schema="audit",
-    )
-    create_index("idempotency_keys", "tenant_id", "created_at")
 
 
 def create_index(table: str, *columns: str) -> None:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from kit.migrations import grant, protect
+from kit.migrations import create_infrastructure, drop_infrastructure, grant, protect
 
 revision = "202611220900"
 down_revision = None
@@ -23,11 +23,9 @@ TENANT_TABLES = (
     "vocabularies",
     "course_access",
     "tenant_settings",
-    "idempotency_keys",
 )
 # What is written once. Of a version only the approval comes later.
 IMMUTABLE_TABLES = ("story_versions", "story_chunks", "cloze_configs")
-INFRASTRUCTURE = ("outbox", "inbox")
 PARTS_OF_SPEECH = (
     "part_of_speech IN ('noun', 'verb', 'adjective', 'adverb', 'pronoun', 'preposition', 'conjunction',"
     " 'interjection', 'phrase')"
@@ -58,6 +56,7 @@ def resource_columns() -> list[sa.Column[Any]]:
 
 
 def upgrade() -> None:
+    create_infrastructure("content")
     op.create_table(
         "course_access",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -94,49 +93,6 @@ def upgrade() -> None:
         ["tenant_id", sa.literal_column("lower(title)"), "id"],
         schema="content",
     )
-    op.create_table(
-        "idempotency_keys",
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("response", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_idempotency_keys"),
-        schema="content",
-    )
-    op.create_index(
-        "ix_idempotency_keys_tenant_id_created_at", "idempotency_keys", ["tenant_id", "created_at"], schema="content"
-    )
-    op.create_table(
-        "inbox",
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("handled_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("event_id", name="pk_inbox"),
-        schema="content",
-    )
-    op.create_index("ix_inbox_handled_at", "inbox", ["handled_at"], schema="content")
-    op.create_table(
-        "outbox",
-        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("consumer", sa.Text(), nullable=False),
-        sa.Column("aggregate_type", sa.Text(), nullable=False),
-        sa.Column("aggregate_id", sa.Uuid(), nullable=False),
-        sa.Column("payload_type", sa.Text(), nullable=False),
-        sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.Column("traceparent", sa.Text(), server_default="", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("parked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("seq", name="pk_outbox"),
-        schema="content",
-    )
-    op.create_index(
-        "ix_outbox_consumer_aggregate_id_seq", "outbox", ["consumer", "aggregate_id", "seq"], schema="content"
-    )
-    op.create_index("ix_outbox_consumer_due_at", "outbox", ["consumer", "due_at"], schema="content")
     op.create_table(
         "tenant_settings",
         sa.Column("story_language", sa.Text(), nullable=False),
@@ -395,7 +351,6 @@ def upgrade() -> None:
     for table in IMMUTABLE_TABLES:
         op.execute(f"REVOKE UPDATE, DELETE ON content.{table} FROM storyloom_content")
     grant("content", "story_versions", rights="UPDATE (approval_id, approved_hash)")
-    grant("content", *INFRASTRUCTURE)
 
 
 def downgrade() -> None:
@@ -413,7 +368,6 @@ def downgrade() -> None:
         "vocabularies",
         "course_access",
         "tenant_settings",
-        "idempotency_keys",
-        *INFRASTRUCTURE,
     ):
         op.drop_table(table, schema="content")
+    drop_infrastructure("content")

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from kit.migrations import grant, protect
+from kit.migrations import create_infrastructure, drop_infrastructure, grant, protect
 
 revision = "202611220900"
 down_revision = None
@@ -23,12 +23,11 @@ TENANT_TABLES = (
     "refresh_tokens",
     "sign_in_failures",
     "signing_keys",
-    "idempotency_keys",
 )
-INFRASTRUCTURE = ("access_revisions", "outbox", "inbox")
 
 
 def upgrade() -> None:
+    create_infrastructure("identity")
     op.create_table(
         "tenants",
         sa.Column("slug", sa.Text(), nullable=False),
@@ -312,53 +311,11 @@ def upgrade() -> None:
     )
     op.create_index("ix_access_revisions_created_at", "access_revisions", ["created_at"], schema="identity")
     op.create_index("ix_access_revisions_transaction_id", "access_revisions", ["transaction_id"], schema="identity")
-    op.create_table(
-        "outbox",
-        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("consumer", sa.Text(), nullable=False),
-        sa.Column("aggregate_type", sa.Text(), nullable=False),
-        sa.Column("aggregate_id", sa.Uuid(), nullable=False),
-        sa.Column("payload_type", sa.Text(), nullable=False),
-        sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.Column("traceparent", sa.Text(), server_default="", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("parked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("seq", name="pk_outbox"),
-        schema="identity",
-    )
-    op.create_index(
-        "ix_outbox_consumer_aggregate_id_seq", "outbox", ["consumer", "aggregate_id", "seq"], schema="identity"
-    )
-    op.create_index("ix_outbox_consumer_due_at", "outbox", ["consumer", "due_at"], schema="identity")
-    op.create_table(
-        "inbox",
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("handled_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("event_id", name="pk_inbox"),
-        schema="identity",
-    )
-    op.create_index("ix_inbox_handled_at", "inbox", ["handled_at"], schema="identity")
-    op.create_table(
-        "idempotency_keys",
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("response", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_idempotency_keys"),
-        schema="identity",
-    )
-    op.create_index(
-        "ix_idempotency_keys_tenant_id_created_at", "idempotency_keys", ["tenant_id", "created_at"], schema="identity"
-    )
     protect("identity", *TENANT_TABLES)
-    grant("identity", *INFRASTRUCTURE)
+    grant("identity", "access_revisions")
 
 
 def downgrade() -> None:
-    for table in reversed((*TENANT_TABLES, *INFRASTRUCTURE)):
+    for table in reversed((*TENANT_TABLES, "access_revisions")):
         op.drop_table(table, schema="identity")
+    drop_infrastructure("identity")

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from kit.migrations import grant, protect
+from kit.migrations import create_infrastructure, drop_infrastructure, protect
 
 revision = "202611221040"
 down_revision = None
@@ -16,12 +16,11 @@ TENANT_TABLES = (
     "learning_sessions",
     "lesson_index",
     "course_index",
-    "idempotency_keys",
 )
-INFRASTRUCTURE = ("outbox", "inbox")
 
 
 def upgrade() -> None:
+    create_infrastructure("learning")
     op.create_table(
         "course_index",
         sa.Column("status", sa.Text(), nullable=False),
@@ -63,27 +62,6 @@ def upgrade() -> None:
     op.create_index(
         "ix_enrollments_tenant_id_user_id_id", "enrollments", ["tenant_id", "user_id", "id"], schema="learning"
     )
-    op.create_table(
-        "idempotency_keys",
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("response", sa.LargeBinary(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_idempotency_keys"),
-        schema="learning",
-    )
-    op.create_index(
-        "ix_idempotency_keys_tenant_id_created_at", "idempotency_keys", ["tenant_id", "created_at"], schema="learning"
-    )
-    op.create_table(
-        "inbox",
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("handled_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("event_id", name="pk_inbox"),
-        schema="learning",
-    )
-    op.create_index("ix_inbox_handled_at", "inbox", ["handled_at"], schema="learning")
     op.create_table(
         "learning_sessions",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -146,28 +124,6 @@ def upgrade() -> None:
         "ix_lesson_index_tenant_id_course_id", "lesson_index", ["tenant_id", "course_id"], schema="learning"
     )
     op.create_table(
-        "outbox",
-        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("event_id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("consumer", sa.Text(), nullable=False),
-        sa.Column("aggregate_type", sa.Text(), nullable=False),
-        sa.Column("aggregate_id", sa.Uuid(), nullable=False),
-        sa.Column("payload_type", sa.Text(), nullable=False),
-        sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.Column("traceparent", sa.Text(), server_default="", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("parked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("seq", name="pk_outbox"),
-        schema="learning",
-    )
-    op.create_index(
-        "ix_outbox_consumer_aggregate_id_seq", "outbox", ["consumer", "aggregate_id", "seq"], schema="learning"
-    )
-    op.create_index("ix_outbox_consumer_due_at", "outbox", ["consumer", "due_at"], schema="learning")
-    op.create_table(
         "user_progress",
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("lesson_id", sa.Uuid(), nullable=False),
@@ -200,9 +156,9 @@ def upgrade() -> None:
         schema="learning",
     )
     protect("learning", *TENANT_TABLES)
-    grant("learning", *INFRASTRUCTURE)
 
 
 def downgrade() -> None:
-    for table in (*TENANT_TABLES, *INFRASTRUCTURE):
+    for table in TENANT_TABLES:
         op.drop_table(table, schema="learning")
+    drop_infrastructure("learning")
