@@ -28,6 +28,9 @@ FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAcce
 CLAIM = "DYNAMIC_METADATA(envoy.filters.http.jwt_authn:jwt:"
 # Metadata that grpc-core parses as typed values: a malformed one would spoil the shared connection for other clients.
 PARSED_BY_GRPC = "(.*-bin|grpc-status|grpc-message|grpc-(internal|previous|retry|trace|tags|server|lb).*)"
+# Names that HTTP allows and grpc-core does not: it would refuse the whole call as its own fault. A colon only begins
+# the names that HTTP/2 itself sets.
+NO_METADATA = ":?[a-z0-9_.-]*[^a-z0-9_.:-].*"
 ADMIN_PATHS = ("/stats", "/healthcheck/", "/drain_listeners", "/clusters", "/server_info", "/memory", "/runtime")
 
 
@@ -124,11 +127,10 @@ def _strip_untrusted() -> dict[str, Any]:
     """Before routing and every filter: nothing a client sends may arrive under a name that is trusted further in."""
     trusted = ("x-tenant-id", "x-user-id", "x-gateway-secret", "x-envoy-original-path")
     names = (*trusted, "traceparent", "tracestate", "baggage")
-    parsed = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": PARSED_BY_GRPC}}}}
-    return {
-        "name": "edge",
-        "typed_config": {"@type": EARLY_MUTATION, "mutations": [*({"remove": name} for name in names), parsed]},
-    }
+    mutations: list[dict[str, Any]] = [{"remove": name} for name in names]
+    for regex in (PARSED_BY_GRPC, NO_METADATA):
+        mutations.append({"remove_on_match": {"key_matcher": {"safe_regex": {"regex": regex}}}})
+    return {"name": "edge", "typed_config": {"@type": EARLY_MUTATION, "mutations": mutations}}
 
 
 def _tracing(settings: Settings) -> dict[str, Any]:
