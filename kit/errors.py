@@ -212,7 +212,8 @@ def to_status(error: StoryloomError) -> status_pb2.Status:
     )
     status = status_pb2.Status(code=error.code.value[0], message=error.message)
     for detail in (info, *error.details):
-        status.details.add().Pack(detail)
+        # The same error gives the same bytes, whatever order a map's entries happen to have.
+        status.details.add().Pack(detail, deterministic=True)
     return status
 
 

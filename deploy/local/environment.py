@@ -53,9 +53,10 @@ class Environments:
         if settings.otlp_endpoint is None:
             # The runner keeps traces only; metrics sent to it would be refused again and again.
             environment["OTEL_METRICS_EXPORTER"] = "none"
-        # glibc's arena for each thread would cost each service some ten megabytes.
-        environment.setdefault("MALLOC_ARENA_MAX", "2")
-        # Fixed, so that what Argon2 needs for a moment (19 MiB a time) goes back to the system.
+        # What glibc keeps for later costs each service some ten megabytes: one arena for all threads, free memory given
+        # back, and large blocks (Argon2 takes 19 MiB for a moment) never taken from the heap.
+        environment.setdefault("MALLOC_ARENA_MAX", "1")
+        environment.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
         environment.setdefault("MALLOC_MMAP_THRESHOLD_", "1048576")
         return environment
 
