@@ -21,6 +21,7 @@ from deploy.rest import Rest
 from tests.stack import free_port
 
 START_SECONDS = 120.0
+INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "GRPC_ENABLE_FORK_SUPPORT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Running:
 def running_platform() -> Iterator[Running]:
     """Starts it with the demo school and stops it."""
     with tempfile.TemporaryDirectory(prefix="sl-e2e-") as folder:
-        environment = os.environ | {
+        # Nothing of what other tests have set for services in this process: the runner would take it for its user's.
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | {
             "RUN_DIRECTORY": folder,
             "GATEWAY_ADDRESS": f"127.0.0.1:{free_port()}",
             "TRACE_ADDRESS": f"127.0.0.1:{free_port()}",
