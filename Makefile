@@ -9,7 +9,7 @@ BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
 # As many workers as processors, but no more than the databases of one small machine can bear.
 PYTEST := $(RUN) -m pytest -n auto --maxprocesses=4 --dist loadgroup
-PYTHON_CODE := kit services gateway deploy benchmarks
+PYTHON_CODE := kit services gateway deploy benchmarks tools
 # With their folders, whose time changes when a file is taken away.
 PROTOS := $(shell find protos -name '*.proto' -o -type d -not -name __pycache__ 2>/dev/null)
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -14,7 +14,7 @@ from types import FrameType
 
 import httpx
 
-from benchmarks import data, report
+from benchmarks import data, report, sign_ins
 from benchmarks.cpu import Moment, Use, memory, processor_times, until_idle
 from benchmarks.echo import PATH
 from benchmarks.load import ADVICE, Load, LoadError, Plan, Request, rest_driver, send
@@ -34,6 +34,9 @@ LONGEST = 230
 MARGIN_SECONDS = 15.0
 
 
+NAMES = [*(one.name for one in SCENARIOS), sign_ins.NAME]
+
+
 class BenchError(Exception):
     """The bench ends here; the message says why."""
 
@@ -46,7 +49,7 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         earlier = report.load(arguments.compare) if arguments.compare else None
-        found = measure(settings, arguments.only or [one.name for one in SCENARIOS], arguments.seconds)
+        found = measure(settings, arguments.only or NAMES, arguments.seconds)
     except (BenchError, StackError, LoadError, ScenarioError, RunError, RestError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -56,6 +59,8 @@ def main() -> int:
     file = arguments.json or settings.directory / "bench.json"
     report.save(found, file)
     parts = [report.heading(found), report.latencies(found), report.costs(found), report.memories(found)]
+    if found.sign_ins:
+        parts.append(report.sign_ins(found.sign_ins))
     if earlier:
         parts.append(report.comparison(found, earlier))
     print("\n" + "\n\n".join("\n".join(lines) for lines in parts) + f"\n\nWritten to {file}")
@@ -67,9 +72,8 @@ def parse() -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Measures the running stack, or one started for it. Exit code 1 when a request fails.",
     )
-    names = [one.name for one in SCENARIOS]
     parser.add_argument("--seconds", type=seconds, default=8, help="time for each scenario, 1 to 15, default 8")
-    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    parser.add_argument("--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where results go, default .run/bench.json")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="results of an earlier run to compare with")
     return parser.parse_args()
@@ -107,20 +111,23 @@ def fill(found: report.Report, setting: Setting, names: list[str]) -> None:
     found.idle = idle_use(setting.stack.programs)
     before = echo_cost()
     for scenario in SCENARIOS:
-        if scenario.name in names and enough_time(scenario, setting):
+        if scenario.name in names and enough_time(scenario.name, setting.seconds + MARGIN_SECONDS):
             print(f"  {scenario.name}", flush=True)
             load, used = run(scenario, setting, found.idle)
             after = echo_cost()
             found.scenarios.append(measured(scenario, load, used, (before + after) / 2))
             before = after
+    if sign_ins.NAME in names and enough_time(sign_ins.NAME, sign_ins.seconds_needed(setting)):
+        print(f"  {sign_ins.NAME}", flush=True)
+        found.sign_ins = sign_ins.measure(setting)
     remember_memory(found, setting.stack)
 
 
-def enough_time(scenario: Scenario, setting: Setting) -> bool:
+def enough_time(name: str, needed: float) -> bool:
     """Better to tell of the scenarios before than of none, when the alarm would interrupt this one."""
-    if signal.getitimer(signal.ITIMER_REAL)[0] > setting.seconds + MARGIN_SECONDS:
+    if signal.getitimer(signal.ITIMER_REAL)[0] > needed:
         return True
-    print(f"  {scenario.name}: left out, the bench ends after {LONGEST} s", flush=True)
+    print(f"  {name}: left out, the bench ends after {LONGEST} s", flush=True)
     return False
 
 

@@ -1,4 +1,4 @@
-"""The load drivers of our own: `python -m benchmarks.drivers rest|grpc ADDRESS PLAN CALLERS SECONDS once|again`."""
+"""Load drivers of our own: `python -m benchmarks.drivers rest|grpc ADDRESS PLAN CALLERS SECONDS once|again RATE`."""
 
 import asyncio
 import base64
@@ -22,10 +22,14 @@ TRACED = 100
 
 
 class Recorder:
-    """Hands requests to callers until the time is over, and keeps what came back."""
+    """Hands requests to callers until the time is over, and keeps what came back.
 
-    def __init__(self, requests: Iterator[bytes], seconds: float) -> None:
-        self._requests, self._seconds = requests, seconds
+    With a `rate`, so many a second are due at even distances; latency counts from when a request was due.
+    """
+
+    def __init__(self, requests: Iterator[bytes], seconds: float, rate: float = 0.0) -> None:
+        self._requests, self._seconds, self._rate = requests, seconds, rate
+        self._due = itertools.count()
         self._latencies: list[float] = []
         self._failed, self._octets, self._first_error = 0, 0, ""
 
@@ -46,6 +50,11 @@ class Recorder:
     async def _call(self, send: Send, end: float) -> None:
         for request in self._requests:
             begun = time.perf_counter()
+            if self._rate:
+                begun = end - self._seconds + next(self._due) / self._rate
+                if begun > end:
+                    return
+                await asyncio.sleep(begun - time.perf_counter())
             octets, error = await send(request)
             now = time.perf_counter()
             self._latencies.append(now - begun)
@@ -129,9 +138,9 @@ async def drive(kind: str, address: str, recorder: Recorder, callers: int) -> di
 
 
 def main() -> None:
-    kind, address, plan, callers, seconds, order = sys.argv[1:]
+    kind, address, plan, callers, seconds, order, rate = sys.argv[1:]
     lines = Path(plan).read_bytes().splitlines()
-    recorder = Recorder(iter(lines) if order == "once" else itertools.cycle(lines), float(seconds))
+    recorder = Recorder(iter(lines) if order == "once" else itertools.cycle(lines), float(seconds), float(rate))
     print(json.dumps(uvloop.run(drive(kind, address, recorder, int(callers)))))
 
 

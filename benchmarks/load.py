@@ -70,8 +70,9 @@ def rest_driver() -> str:
     return "wrk" if shutil.which("wrk") else "own"
 
 
-def send(plan: Plan, callers: int, seconds: float, driver: str) -> Load:
-    """Sends until the time is over or, of a plan to be sent once, until its end."""
+def send(plan: Plan, callers: int, seconds: float, driver: str, rate: float = 0.0) -> Load:
+    """Sends until the time is over or, of a plan to be sent once, until its end. A `rate`, in requests per second, is
+    kept by the own driver only; without one each caller sends as soon as it is answered."""
     with tempfile.NamedTemporaryFile("w", prefix="storyloom-plan-", encoding="utf-8") as file:
         # Tokens are in there: the module makes the file readable by its owner only.
         file.writelines(request.line() + "\n" for request in plan.requests)
@@ -81,7 +82,7 @@ def send(plan: Plan, callers: int, seconds: float, driver: str) -> Load:
             return _wrk(plan.address, file.name, callers, seconds, order)
         kind = "rest" if plan.is_rest else "grpc"
         command = [sys.executable, "-m", "benchmarks.drivers", kind, plan.address, file.name]
-        return parse(_run([*command, str(callers), str(seconds), order], seconds))
+        return parse(_run([*command, str(callers), str(seconds), order, str(rate)], seconds))
 
 
 def _wrk(address: str, plan: str, callers: int, seconds: float, order: str) -> Load:

@@ -8,6 +8,8 @@ from typing import Any
 
 # Targets are microseconds of processor time on a machine where one echo costs this many.
 REFERENCE_ECHO = 250.0
+# A sign-in may cost so many times what Argon2 does, and make other calls so many times as slow.
+SIGN_IN_LIMIT, SLOWER_LIMIT = 1.20, 1.15
 SERVICE_LIMIT, GATEWAY_LIMIT, STACK_LIMIT = 110.0, 90.0, 1024.0
 COLUMNS = ("gateway", "identity", "content", "learning", "assessment", "audit", "postgres")
 
@@ -47,6 +49,20 @@ class Measured:
         return self.total * REFERENCE_ECHO / self.echo
 
 
+@dataclass(frozen=True, slots=True)
+class SignIns:
+    """Microseconds of processor time: of verifying a password alone, and of the identity service for each sign-in.
+    Percentiles are milliseconds of other calls, without sign-ins and with them."""
+
+    rate: float
+    failed: int
+    first_error: str
+    argon2: float
+    identity: float
+    p99_of_stories: tuple[float, float]
+    p99_of_accounts: tuple[float, float]
+
+
 @dataclass(slots=True)
 class Report:
     """One run. `idle` is the share of a processor used without load, and taken off; memory is in megabytes."""
@@ -58,10 +74,11 @@ class Report:
     idle: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     stack_memory: float = 0.0
+    sign_ins: SignIns | None = None
 
     @property
     def failed(self) -> int:
-        return sum(one.failed for one in self.scenarios)
+        return sum(one.failed for one in self.scenarios) + (self.sign_ins.failed if self.sign_ins else 0)
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self)
@@ -117,6 +134,23 @@ def _cost(one: Measured) -> tuple[str, ...]:
     parts = [f"{one.cpu[name]:.0f}" if name in one.cpu else "–" for name in COLUMNS]
     judged = ("–", "–") if one.limit is None else (f"{one.limit:.0f}", verdict(one.total, one.limit))
     return one.name, *parts, f"{one.total:.0f}", f"{one.others:.0%}", f"{one.echo:.0f}", *judged
+
+
+def sign_ins(one: SignIns) -> list[str]:
+    """What a sign-in costs beside Argon2, and what sign-ins cost other calls."""
+    rows: list[tuple[str, ...]] = [
+        (f"{one.rate:.0f} sign-ins a second", "without", "with", "ratio", "limit", "verdict")
+    ]
+    rows.append(_against("CPU µs: Argon2 alone, sign-in", one.argon2, one.identity, SIGN_IN_LIMIT, 0))
+    rows.append(_against("p99 ms: reading a story", *one.p99_of_stories, SLOWER_LIMIT, 1))
+    rows.append(_against("p99 ms: reading one's account", *one.p99_of_accounts, SLOWER_LIMIT, 1))
+    return table(rows) + ([f"  {one.failed} errors, the first: {one.first_error}"] if one.failed else [])
+
+
+def _against(name: str, without: float, beside: float, limit: float, digits: int) -> tuple[str, ...]:
+    ratio = beside / without if without else 0.0
+    parts = (f"{without:.{digits}f}", f"{beside:.{digits}f}", f"{ratio:.2f}", f"{limit:.2f}")
+    return name, *parts, verdict(ratio, limit)
 
 
 def memories(report: Report) -> list[str]:

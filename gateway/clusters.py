@@ -1,21 +1,63 @@
 """Where Envoy sends requests: one cluster per service, the gateway itself for the key set, and the trace collector."""
 
 import ipaddress
+from pathlib import Path
 from typing import Any
 
 from gateway.settings import Addresses, Settings
+from kit.settings import TlsFiles
 
+TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 H2_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def clusters(settings: Settings) -> list[dict[str, Any]]:
+def clusters(settings: Settings, files: Path) -> list[dict[str, Any]]:
+    """`files` is the absolute folder with what `secrets` returns."""
     found = [_service(name, addresses) for name, addresses in settings.services.items()]
+    if settings.tls is not None:
+        for one in found:
+            one["transport_socket"] = _mutual_tls(one["name"], files)
     found.append(_itself(settings))
     if settings.collector:
         found.append({**_cluster("otlp", settings.collector), **_http2()})
     # Unmapped paths need a route that CORS applies to; the transcoder refuses them before they get here.
     found.append({"name": "blackhole", "type": "STATIC", "connect_timeout": "1s"})
     return found
+
+
+def secrets(tls: TlsFiles) -> dict[str, dict[str, Any]]:
+    """Files by name that tell Envoy where certificate and CAs are. It reads those again that come by such a file, but
+    never those that its configuration names itself."""
+    own = {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
+    found = {
+        "certificate": {"tls_certificate": own},
+        "ca": {"validation_context": {"trusted_ca": {"filename": str(tls.ca)}}},
+    }
+    return {
+        f"{name}.yaml": {"resources": [{"@type": f"{TLS}.Secret", "name": name, **secret}]}
+        for name, secret in found.items()
+    }
+
+
+def _mutual_tls(service: str, files: Path) -> dict[str, Any]:
+    """The gateway shows its certificate, and takes no other than the service's own at the other end."""
+
+    def secret(name: str) -> dict[str, Any]:
+        source = {"path_config_source": {"path": str(files / f"{name}.yaml")}, "resource_api_version": "V3"}
+        return {"name": name, "sds_config": source}
+
+    name = {"san_type": "DNS", "matcher": {"exact": service}}
+    context = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "alpn_protocols": ["h2"],
+        "tls_certificate_sds_secret_configs": [secret("certificate")],
+        "combined_validation_context": {
+            "default_validation_context": {"match_typed_subject_alt_names": [name]},
+            "validation_context_sds_secret_config": secret("ca"),
+        },
+    }
+    typed = {"@type": f"{TLS}.UpstreamTlsContext", "sni": service, "common_tls_context": context}
+    return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 
 def _cluster(name: str, addresses: Addresses) -> dict[str, Any]:

@@ -5,18 +5,20 @@ The descriptors stay a file of their own: embedded, they would bury what a reade
 import argparse
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gateway import openapi
-from gateway.clusters import clusters
+from gateway.clusters import clusters, secrets
 from gateway.descriptors import DESCRIPTORS, Api
 from gateway.filters import http_filters, transcoder
 from gateway.local_replies import local_reply_config
 from gateway.routes import virtual_host
 from gateway.settings import Address, Settings
+from kit.tls import read_material
 
 PAGE = Path(__file__).parent / "docs.html"
 MONITORS = "type.googleapis.com/envoy.extensions.resource_monitors"
@@ -54,7 +56,7 @@ def configuration(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
             ]
         },
         "overload_manager": _overload(),
-        "static_resources": {"listeners": [_listener(api, settings, files)], "clusters": clusters(settings)},
+        "static_resources": {"listeners": [_listener(api, settings, files)], "clusters": clusters(settings, files)},
     }
 
 
@@ -231,6 +233,8 @@ def write(api: Api, settings: Settings, out: Path) -> Path:
     (files / "descriptors.binpb").write_bytes(api.slim())
     openapi.write(api, files / "openapi.json")
     shutil.copyfile(PAGE, files / "docs.html")
+    for name, content in secrets(settings.tls).items() if settings.tls else ():
+        (files / name).write_text(yaml.safe_dump(content, sort_keys=False))
     made = files / "envoy.yaml"
     made.unlink(missing_ok=True)
     # It holds the gateway's secret. Created with its final mode: at no moment can another user open it.
@@ -244,7 +248,13 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, required=True, help="folder to write envoy.yaml and its files into")
     arguments.add_argument("--descriptors", type=Path, default=DESCRIPTORS, help="descriptor set of the protos")
     chosen = arguments.parse_args()
-    print(write(Api.load(chosen.descriptors), Settings.read(os.environ), chosen.out))
+    try:
+        settings = Settings.read(os.environ)
+        if settings.tls is not None:
+            read_material("gateway", settings.tls)
+    except ValueError as error:
+        sys.exit(f"gateway: {error}")
+    print(write(Api.load(chosen.descriptors), settings, chosen.out))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.descriptors import CLUSTERS
+from kit.settings import TlsFiles, is_loopback, plaintext_refused
 
 Address = tuple[str, int]
 Addresses = tuple[Address, ...]
@@ -26,16 +27,18 @@ class Settings:
     per_user: int
     sign_ins_per_address: int
     access_log: str
+    tls: TlsFiles | None
     secret: str = field(repr=False)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
         """Every variable has a working default; a value that cannot be meant raises ValueError naming the variable."""
+        tls = _tls(environment)
         return cls(
             listen=_address(environment, "GATEWAY_ADDRESS", "127.0.0.1:8080"),
             admin=_socket_or_address(environment, "GATEWAY_ADMIN_ADDRESS", "127.0.0.1:9901"),
             services={
-                name: _addresses(environment, f"{name.upper()}_ADDRESS", f"127.0.0.1:{FIRST_PORT + nth}")
+                name: _addresses(environment, f"{name.upper()}_ADDRESS", f"127.0.0.1:{FIRST_PORT + nth}", tls)
                 for nth, name in enumerate(CLUSTERS)
             },
             collector=_collector(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")),
@@ -47,12 +50,25 @@ class Settings:
             per_user=_limit(environment, "RATE_LIMIT_PER_USER", "500"),
             sign_ins_per_address=_limit(environment, "SIGN_IN_LIMIT_PER_ADDRESS", "100"),
             access_log=environment.get("ACCESS_LOG", "/dev/stdout"),
+            tls=tls,
             secret=environment.get("GATEWAY_SECRET", ""),
         )
 
 
-def _addresses(environment: Mapping[str, str], name: str, default: str) -> Addresses:
-    return tuple(_split(name, address.strip()) for address in environment.get(name, default).split(","))
+def _tls(environment: Mapping[str, str]) -> TlsFiles | None:
+    read = environment.get
+    files = TlsFiles.of(read("TLS_CERTIFICATE", ""), read("TLS_KEY", ""), read("TLS_CA", ""))
+    # Absolute for Envoy, but through the symbolic links by which secrets are mounted: they are what a renewal changes.
+    return files and TlsFiles(files.certificate.absolute(), files.key.absolute(), files.ca.absolute())
+
+
+def _addresses(environment: Mapping[str, str], name: str, default: str, tls: TlsFiles | None) -> Addresses:
+    addresses = [address.strip() for address in environment.get(name, default).split(",")]
+    found = tuple(_split(name, address) for address in addresses)
+    for address in addresses:
+        if tls is None and not is_loopback(address):
+            raise plaintext_refused(name, address)
+    return found
 
 
 def _address(environment: Mapping[str, str], name: str, default: str) -> Address:

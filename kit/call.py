@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kit.auth import Principal
     from kit.db import WriteSession
     from kit.idempotency import Key
+    from kit.limiter import Slot
     from kit.pagination import Sealer
 
 
@@ -31,6 +32,7 @@ class Call:
     code: str = "OK"
     reason: str = ""
     key: "Key | None" = None
+    slot: "Slot | None" = None
     uncommitted: "WriteSession | None" = None
 
     @property

@@ -10,10 +10,11 @@ from google.protobuf import descriptor_pool
 
 from kit.auth import ServiceCredential
 from kit.call import Call, current_call
-from kit.errors import DeadlineExceeded, from_rpc_error
+from kit.errors import DeadlineExceeded, Unavailable, from_rpc_error
 from kit.options import is_read, requires
 from kit.settings import Settings
 from kit.telemetry import Telemetry
+from kit.tls import Material, Tls, channel_to
 
 Stub = TypeVar("Stub")
 
@@ -25,7 +26,11 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.keepalive_time_ms", 30_000),
+    # A proxy in the environment is for the outside world; it would turn loopback into its own.
+    ("grpc.enable_http_proxy", 0),
 )
+# How long calls that began before a renewal may go on over the connection of the old certificate.
+RETIRED_SECONDS = 60.0
 RETRIES = {
     "maxAttempts": 3,
     "initialBackoff": "0.05s",
@@ -38,9 +43,10 @@ RETRIES = {
 class Clients:
     """Stubs of the other services, over one channel to each."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry, tls: Tls | None = None) -> None:
         self._settings, self._telemetry = settings, telemetry
         self._credential = ServiceCredential(settings.service, settings.service_credential)
+        self._tls = tls
         self._channels: dict[str, _Channel] = {}
 
     def stub(self, kind: Callable[[Any], Stub], service: str) -> Stub:
@@ -49,7 +55,7 @@ class Clients:
         Internal RPCs are called with this service's credential; all others in the name of the user being served.
         """
         if service not in self._channels:
-            self._channels[service] = _Channel(self, service, self._settings.address_of(service))
+            self._channels[service] = _Channel(self, service, self._settings.address_of(service), self._tls)
         return kind(self._channels[service])
 
     async def invoke(self, service: str, path: str, call: Any, request: Any, timeout: float | None) -> Any:
@@ -65,6 +71,12 @@ class Clients:
         try:
             async for message in call(request, metadata=self._metadata(service, path, {})):
                 yield message
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody gave this up: its channel was closed under it.
+            raise Unavailable(f"The connection to {service} was renewed.") from None
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
@@ -86,13 +98,16 @@ class Clients:
 class _Channel:
     """What a generated stub takes for a channel; its callables go through `Clients`.
 
-    The connection is made at the first call, when it is known which RPCs there are and which may be sent again.
+    The connection is made at the first call, when it is known which RPCs there are and which may be sent again; and
+    once more whenever the TLS files change, as gRPC's clients keep the certificate they began with.
     """
 
-    def __init__(self, clients: Clients, service: str, address: str) -> None:
-        self._clients, self._service, self._address = clients, service, address
+    def __init__(self, clients: Clients, service: str, address: str, tls: Tls | None) -> None:
+        self._clients, self._service, self._address, self._tls = clients, service, address, tls
         self._repeatable: list[dict[str, str]] = []
         self._opened: grpc.aio.Channel | None = None
+        self._material: Material | None = None
+        self._retired: dict[asyncio.Task[None], grpc.aio.Channel] = {}
 
     def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
         # An inbox forgets what it has seen before, so a delivery may be repeated like a read.
@@ -120,18 +135,35 @@ class _Channel:
     stream_stream = stream_unary
 
     def _callable(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+        material = self._tls.material() if self._tls else None
+        if self._opened is not None and material is not self._material:
+            self._retire(self._opened)
+            self._opened = None
         if self._opened is None:
-            config = {
-                "methodConfig": [{"name": self._repeatable, "retryPolicy": RETRIES}] if self._repeatable else [],
-                "retryThrottling": {"maxTokens": 50, "tokenRatio": 0.1},
-            }
-            options = (*OPTIONS, ("grpc.service_config", json.dumps(config)))
-            self._opened = grpc.aio.insecure_channel(self._address, options=options)
+            self._opened, self._material = self._open(material), material
         return getattr(self._opened, kind)(*args, **kwargs)
 
+    def _open(self, material: Material | None) -> grpc.aio.Channel:
+        config = {
+            "methodConfig": [{"name": self._repeatable, "retryPolicy": RETRIES}] if self._repeatable else [],
+            "retryThrottling": {"maxTokens": 50, "tokenRatio": 0.1},
+        }
+        options = (*OPTIONS, ("grpc.service_config", json.dumps(config)))
+        return channel_to(self._service, self._address, material, options)
+
+    def _retire(self, channel: grpc.aio.Channel) -> None:
+        closing = asyncio.create_task(channel.close(RETIRED_SECONDS))
+        self._retired[closing] = channel
+        closing.add_done_callback(lambda done: self._retired.pop(done, None))
+
     async def close(self) -> None:
-        if self._opened is not None:
-            await self._opened.close()
+        retired = dict(self._retired)
+        for closing in retired:
+            closing.cancel()
+        await asyncio.gather(*retired, return_exceptions=True)
+        for channel in (*retired.values(), self._opened):
+            if channel is not None:
+                await channel.close()
 
 
 def _budget(wanted: float | None) -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -53,12 +53,42 @@ def prepared(statement: Select[Any], *names: str) -> str:
     For the few hottest statements: SQLAlchemy takes some four times as long to build and run one as PostgreSQL's
     driver takes to run its text.
     """
+    text, found = _numbered(statement, names)
+    if names[0] != "tenant" or found != set(names):
+        raise ValueError(f"the statement's parameters are {found}, not {names}")
+    return text
+
+
+def _numbered(statement: Select[Any], names: tuple[str, ...]) -> tuple[str, set[str]]:
+    """The statement's text with its parameters numbered in this order, and the names of those that it has."""
     compiled = statement.compile(dialect=DIALECT)
     order = compiled.positiontup or ()
-    if names[0] != "tenant" or set(order) != set(names):
-        raise ValueError(f"the statement's parameters are {order}, not {names}")
-    number = {f"${position}": f"${names.index(name) + 1}" for position, name in enumerate(order, 1)}
-    return re.sub(r"\$\d+", lambda found: number[found[0]], str(compiled))
+    numbers = {name: number for number, name in enumerate(dict.fromkeys((*names, *order)), 1)}
+    number = {f"${position}": f"${numbers[name]}" for position, name in enumerate(order, 1)}
+    return re.sub(r"\$\d+", lambda found: number[found[0]], str(compiled)), set(order)
+
+
+class Shapes:
+    """Texts of a statement that is put together anew for each request: one for each shape that it takes, made once.
+
+    The values of all its parameters are given by name; `tenant` must be one of them.
+    """
+
+    def __init__(self, *, most: int = 500) -> None:
+        self._known: dict[Any, str] = {}
+        self._most = most
+
+    async def fetch(
+        self, session: "ReadSession", shape: Any, build: Callable[[], Select[Any]], values: Mapping[str, Any]
+    ) -> list[Any]:
+        """The rows of the statement that `build` makes; all statements of one shape have one text, and the same
+        parameters in the order of `values`."""
+        key = (shape, *values)
+        if key not in self._known:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[key] = prepared(build(), "tenant", *values)
+        return await session.fetch(self._known[key], *values.values())
 
 
 class Lent:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from kit.call import current_call
-from kit.errors import InvalidArgument
+from kit.errors import FailedPrecondition, InvalidArgument
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 if TYPE_CHECKING:
     from kit.db import Database, WriteSession
+    from kit.pagination import Sealer
 
 LONGEST_KEY = 128
 KEPT = "24 hours"
@@ -66,7 +67,12 @@ class Key:
                 raise InvalidArgument(
                     "The idempotency key was used for a different request.", reason=ErrorReason.IDEMPOTENCY_KEY_REUSED
                 )
-            raise Replay(first["response"])
+            if first["response"] is None:
+                raise FailedPrecondition(
+                    "The call took effect before; its answer is forgotten, because somebody's data were erased since.",
+                    metadata={"state": "answer_forgotten"},
+                )
+            raise Replay(_sealer().open(first["response"].decode(), self.id.bytes))
         if self.id.bytes[-1] < 4:
             await session.driver.execute(
                 f"DELETE FROM {schema}.idempotency_keys WHERE tenant_id = $1"  # noqa: S608
@@ -77,8 +83,16 @@ class Key:
     async def commit(self, session: "WriteSession", response: bytes) -> None:
         """Stores the response and commits, with the mutation."""
         assert self._db is not None  # noqa: S101  # hold() opened the session
+        # An answer may say a secret that is otherwise kept as a hash.
+        sealed = _sealer().seal(response, self.id.bytes).encode()
         await session.driver.execute(
             f"UPDATE {self._db.service}.idempotency_keys SET response = $3 WHERE tenant_id = $1 AND id = $2",  # noqa: S608
-            session.tenant_id, self.id, response,
+            session.tenant_id, self.id, sealed,
         )  # fmt: skip
         await self._db.commit(session)
+
+
+def _sealer() -> "Sealer":
+    call = current_call()
+    assert call is not None  # noqa: S101  # the key came from the call
+    return call.sealer

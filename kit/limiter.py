@@ -27,16 +27,20 @@ class Limiter:
         self._count = 0
 
     @asynccontextmanager
-    async def slot(self, tenant: Any) -> AsyncIterator[None]:
+    async def slot(self, tenant: Any) -> AsyncIterator["Slot"]:
         """Holds a slot; RESOURCE_EXHAUSTED with RetryInfo when none becomes free in time."""
+        slot = Slot(self, tenant)
+        await slot.take()
+        try:
+            yield slot
+        finally:
+            slot.give_back()
+
+    async def _take(self, tenant: Any) -> None:
         if self._free:
             self._free -= 1
         else:
             await self._wait(tenant)
-        try:
-            yield
-        finally:
-            self._release()
 
     async def _wait(self, tenant: Any) -> None:
         if self._count >= self._most_waiting:
@@ -79,6 +83,30 @@ class Limiter:
                     turn.set_result(None)
                     return
         self._free += 1
+
+
+class Slot:
+    """A call's turn, which it may lend to others."""
+
+    def __init__(self, limiter: Limiter, tenant: Any) -> None:
+        self._limiter, self._tenant, self._held = limiter, tenant, False
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """The slot is another call's while the block, which must take no connection, does something long. Afterwards
+        the call waits for its turn again."""
+        self.give_back()
+        yield
+        await self.take()
+
+    async def take(self) -> None:
+        await self._limiter._take(self._tenant)
+        self._held = True
+
+    def give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._limiter._release()
 
 
 def _refusal() -> ResourceExhausted:

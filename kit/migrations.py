@@ -147,6 +147,16 @@ def drop_infrastructure(schema: str) -> None:
         op.drop_table(table, schema=schema)
 
 
+def create_erasure_receipts(schema: str) -> None:
+    """What the service did for each erasure, as the migrations after the first make it; the text stays as it is."""
+    op.execute(
+        f"CREATE TABLE {schema}.erasure_receipts (tenant_id uuid NOT NULL, id uuid NOT NULL,"
+        " counts jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL DEFAULT now(), completed_at timestamptz,"
+        " CONSTRAINT pk_erasure_receipts PRIMARY KEY (tenant_id, id))"
+    )
+    protect(schema, "erasure_receipts")
+
+
 def grant(schema: str, *tables: str, rights: str = "SELECT, INSERT, UPDATE, DELETE") -> None:
     """The service's rights on tables; for infrastructure this is all, since it carries no policy."""
     for table in tables:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import Column as SqlColumn
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
 from kit.errors import Aborted
@@ -108,6 +109,7 @@ def metadata(service: str) -> MetaData:
     _outbox(meta)
     _inbox(meta)
     _idempotency(meta)
+    _erasure_receipts(meta)
     return meta
 
 
@@ -156,4 +158,20 @@ def _idempotency(meta: MetaData) -> Table:
         SqlColumn("response", LargeBinary),
         SqlColumn("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
         Index(None, "tenant_id", "created_at"),
+    )
+
+
+def _erasure_receipts(meta: MetaData) -> Table:
+    """What was done for each erasure; the id is the erasure's. Of a purged tenant it is a row of the system tenant.
+
+    `counts` are numbers of rows by table, then by what was done with them.
+    """
+    return Table(
+        "erasure_receipts",
+        meta,
+        SqlColumn("tenant_id", Uuid, primary_key=True),
+        SqlColumn("id", Uuid, primary_key=True),
+        SqlColumn("counts", JSONB, nullable=False, server_default=text("'{}'")),
+        SqlColumn("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        SqlColumn("completed_at", DateTime(timezone=True)),
     )

@@ -3,13 +3,15 @@
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 from storyloom.type.v1 import options_pb2
 
 # The generated types do not know that these are extensions.
-READS = ("Get", "List", "BatchGet", "Check", "Search", "Watch")
+READS = ("Get", "List", "BatchGet", "Check", "BatchCheck", "Explain", "Preview", "Test", "Search", "Watch")
 _REQUIRES: Any = options_pb2.requires
 _SENSITIVE: Any = options_pb2.sensitive
+_POLICY_ATTRIBUTE: Any = options_pb2.policy_attribute
 
 
 def requires(method: MethodDescriptor) -> options_pb2.Requires:
@@ -21,6 +23,11 @@ def requires(method: MethodDescriptor) -> options_pb2.Requires:
 def is_sensitive(field: FieldDescriptor) -> bool:
     """Whether the field's values are personal or secret."""
     return bool(field.GetOptions().Extensions[_SENSITIVE])
+
+
+def is_policy_attribute(field: FieldDescriptorProto) -> bool:
+    """Whether policies may use the field."""
+    return bool(field.options.Extensions[_POLICY_ATTRIBUTE])
 
 
 def is_read(path: str) -> bool:

@@ -13,7 +13,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import Message
-from sqlalchemy import Select, tuple_
+from sqlalchemy import Integer, Select, bindparam, tuple_
 
 from kit.call import Call, current_call
 from kit.errors import InvalidArgument
@@ -74,10 +74,19 @@ class Page:
         than the page holds."""
         if self.after is not None:
             start = tuple_(*keys)
-            after = tuple_(*self.after)
+            after = tuple_(*(bindparam(name, value) for name, value in self._after.items()))
             statement = statement.where(start < after if descending else start > after)
         order = [key.desc() if descending else key.asc() for key in keys]
-        return statement.order_by(*order).limit(self.size + 1)
+        return statement.order_by(*order).limit(bindparam("page_limit", self.size + 1, Integer))
+
+    @property
+    def _after(self) -> dict[str, Any]:
+        return {f"page_after_{number}": value for number, value in enumerate(self.after or ())}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What `apply` adds to the statement's parameters, by name."""
+        return {**self._after, "page_limit": self.size + 1}
 
     def split(self, rows: Sequence[Row], key: Callable[[Row], Sequence[Any]]) -> tuple[Sequence[Row], str]:
         """The rows of the page, and the token of the next one ('' at the end)."""

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
@@ -38,6 +39,7 @@ from kit.notes import Notes
 from kit.options import is_read, requires
 from kit.pagination import Sealer
 from kit.telemetry import Telemetry, clock
+from kit.tls import speaks_for
 from kit.validation import validator
 from storyloom.type.v1.errors_pb2 import ErrorReason
 from storyloom.type.v1.options_pb2 import Requires
@@ -103,6 +105,7 @@ class Pipeline:
     internal_limiter: Limiter
     notes: Notes
     callers: Callable[[str, str], bool]
+    mutual_tls: bool
     default_deadline: float
 
     def compose(self, method: Method, servicer_method: Any) -> Handler:
@@ -182,20 +185,24 @@ class Pipeline:
             scheme, _, token = header.partition(" ")
             if scheme.lower() != "bearer" or not token:
                 raise Unauthenticated("No access token was sent.", reason=ErrorReason.MISSING_TOKEN)
-            call.principal = await identify(token, call)
+            call.principal = await identify(token, call, context)
             return await proceed(request, call, context)
 
         return authenticate
 
-    async def _service(self, token: str, call: Call) -> Principal:
+    async def _service(self, token: str, call: Call, context: Any) -> Principal:
         service = self.services.verify(token)
+        if self.mutual_tls and not speaks_for(context, service):
+            raise PermissionDenied(
+                f"This connection is not the service {service}'s.", reason=ErrorReason.SERVICE_NOT_ALLOWED
+            )
         if not self.callers(call.rpc.split("/")[1], service):
             raise PermissionDenied(
                 f"The service {service} may not call this method.", reason=ErrorReason.SERVICE_NOT_ALLOWED
             )
         return Principal(tenant_id=SYSTEM_TENANT, home_tenant_id=SYSTEM_TENANT, service=service)
 
-    async def _user(self, token: str, call: Call) -> Principal:
+    async def _user(self, token: str, call: Call, context: Any) -> Principal:
         claims = await self.tokens.verify(token)
         snapshot = await self.snapshots.get(claims.tenant_id, claims.user_id)
         ended = claims.session_id in snapshot.revoked_sessions or self.snapshots.session_ended(claims.session_id)
@@ -264,7 +271,7 @@ class Pipeline:
         limiter = self.internal_limiter if method.requires.internal else self.limiter
 
         async def limit(request: Any, call: Call, context: Any) -> Any:
-            async with limiter.slot(call.tenant_id):
+            async with limiter.slot(call.tenant_id) as call.slot:
                 return await proceed(request, call, context)
 
         return limit
@@ -351,8 +358,10 @@ def _invoke(method: Method, servicer_method: Any) -> Handler:
         return unary
 
     async def stream(request: Any, call: Call, context: Any) -> None:
-        async for message in servicer_method(request, context):
-            await context.write(message)
+        # Closed at once when the client hangs up between two messages, so that it ends within its call.
+        async with aclosing(servicer_method(request, context)) as messages:
+            async for message in messages:
+                await context.write(message)
 
     return stream
 

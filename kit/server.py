@@ -7,16 +7,18 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 import grpc
 import uvloop
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from kit.access import Access, Rule, SnapshotCache
+from kit.access import Access, Policy, Rule, SnapshotCache
 from kit.auth import ServiceVerifier, TokenVerifier
 from kit.clients import Clients
 from kit.db import Database
+from kit.decisions import Decided, DecisionService, in_force
 from kit.inbox import EventInbox, Handle
 from kit.limiter import Limiter
 from kit.notes import Notes
@@ -24,7 +26,9 @@ from kit.outbox import Relay
 from kit.pagination import Sealer
 from kit.pipeline import Method, Pipeline, grpc_handler, new_call
 from kit.settings import Settings, SettingsError
+from kit.subjects import Holdings, SubjectService
 from kit.telemetry import Telemetry, log_as_json
+from kit.tls import Tls, open_port, server_options
 from kit.trust import Trust, remote_trust
 from storyloom.event.v1.events_pb2_grpc import EventInboxServiceStub
 
@@ -67,12 +71,14 @@ class Service:
             telemetry=self.telemetry,
             publishes=publishes,
         )
-        self.clients = Clients(settings, self.telemetry)
+        self.tls = Tls.of(settings)
+        self.clients = Clients(settings, self.telemetry, self.tls)
         self.access = Access(rules)
         self.notes = Notes(self.db)
         self.port = 0
         self._callers = callers
         self._trust: Trust | None = None
+        self._decisions: DecisionService | None = None
         self._servicers: list[Any] = []
         self._background: list[Callable[[], Awaitable[None]]] = []
         self._tasks: list[asyncio.Task[Any]] = []
@@ -89,6 +95,18 @@ class Service:
         """Handles these event payloads."""
         self.add(EventInbox(self.db, handlers))
 
+    def holds(self, holdings: Holdings) -> SubjectService:
+        """Exports, erases and purges what these say the service holds of users and tenants."""
+        subjects = SubjectService(self.db, holdings)
+        self.add(subjects)
+        return subjects
+
+    def decides(self, *resources: Decided) -> DecisionService:
+        """Applies stored policies to these resources of the service, and decides about them when identity asks."""
+        self._decisions = DecisionService(self.db, self.access, resources)
+        self.add(self._decisions)
+        return self._decisions
+
     def run_in_background(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs the coroutine function from start to stop; it should loop for ever and survive its own failures."""
         self._background.append(work)
@@ -97,7 +115,7 @@ class Service:
         """Serves; returns when the port is open and the health check says SERVING."""
         await self.db.check_role()
         pipeline = self._pipeline()
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=(*OPTIONS, *server_options(self.tls)))
         names = [self._register(servicer, pipeline) for servicer in self._servicers]
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -105,7 +123,7 @@ class Service:
             from grpc_reflection.v1alpha import reflection
 
             reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self.port = self._server.add_insecure_port(self.settings.listen_address)
+        self.port = open_port(self._server, self.settings.listen_address, self.tls)
         await self._server.start()
         consumers = {name: self.clients.stub(EventInboxServiceStub, name).DeliverEvents for name in self.db.routes.all}
         self._relay = Relay(self.db, consumers, self.telemetry)
@@ -124,15 +142,27 @@ class Service:
             db=self.db,
             tokens=TokenVerifier(trust.keys, issuer=settings.token_issuer, audience=settings.token_audience),
             services=ServiceVerifier(settings.service, settings.service_keys),
-            snapshots=SnapshotCache(trust.snapshots, trust.changes, max_stale=settings.snapshot_max_stale),
+            snapshots=self._snapshots(trust),
             access=self.access,
             sealer=Sealer(settings.secret),
             limiter=Limiter(max(1, settings.pool_size - RESERVED), settings.queue_timeout),
             internal_limiter=Limiter(RESERVED_FOR_SERVICES, settings.queue_timeout),
             notes=self.notes,
             callers=self._callers,
+            mutual_tls=self.tls is not None,
             default_deadline=settings.default_deadline,
         )
+
+    def _snapshots(self, trust: Trust) -> SnapshotCache:
+        fields = self._decisions.fields if self._decisions else {}
+
+        async def policies(tenant_id: UUID) -> tuple[Policy, ...]:
+            return in_force(await trust.policies(tenant_id), fields)
+
+        made = SnapshotCache(trust.snapshots, trust.changes, policies, max_stale=self.settings.snapshot_max_stale)
+        if self._decisions:
+            self._decisions.snapshots = made
+        return made
 
     def _register(self, servicer: Any, pipeline: Pipeline) -> str:
         descriptor = servicer.SERVICE

@@ -1,22 +1,44 @@
 """What the environment decides, read once at start-up into a frozen dataclass."""
 
 import base64
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Self
 
 SERVICES = ("identity", "content", "learning", "assessment", "audit")
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """A setting is missing or cannot be read; the message names it and says what it takes."""
 
 
 def setting(doc: str, default: Any = MISSING) -> Any:
     """A field read from the environment variable of the same name in capitals; without default it is required."""
     return field(metadata={"doc": doc}) if default is MISSING else field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The PEM files of mutual TLS: a process's own certificate and key, and the CAs it trusts."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+    @classmethod
+    def of(cls, certificate: str, key: str, ca: str) -> Self | None:
+        """None without TLS; SettingsError for some of the three without the others."""
+        given = {"TLS_CERTIFICATE": certificate, "TLS_KEY": key, "TLS_CA": ca}
+        missing = [name for name, path in given.items() if not path]
+        if len(missing) == len(given):
+            return None
+        if missing:
+            raise SettingsError(f"{missing[0]} is not set: TLS_CERTIFICATE, TLS_KEY and TLS_CA are set together or not")
+        return cls(*map(Path, given.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +58,9 @@ class Settings:
     learning_address: str = setting("Address of the learning service.", "127.0.0.1:7103")
     assessment_address: str = setting("Address of the assessment service.", "127.0.0.1:7104")
     audit_address: str = setting("Address of the audit service.", "127.0.0.1:7105")
+    tls_certificate: str = setting("PEM file of the service's certificate, which names it; empty for no TLS.", "")
+    tls_key: str = setting("PEM file of the certificate's private key.", "")
+    tls_ca: str = setting("PEM file of the CAs whose certificates are trusted.", "")
     token_issuer: str = setting("Issuer of access tokens.", "https://storyloom.example")
     token_audience: str = setting("Audience of access tokens.", "storyloom")
     pool_size: int = setting("Database connections a process may hold; all but three of them for users' calls.", 8)
@@ -49,6 +74,15 @@ class Settings:
     otel_metrics_exporter: str = setting("`otlp`, or `none` to keep metrics at home.", "otlp")
     reflection: int = setting("1: the server tells anyone who asks which RPCs there are.", 0)
     instance: str = setting("Name of this process in telemetry.", socket.gethostname())
+
+    def __post_init__(self) -> None:
+        """Refuses plaintext beyond this machine: what services say to each other is everybody's data."""
+        if self.tls_files is not None:
+            return
+        for one in fields(self):
+            address = getattr(self, one.name)
+            if one.name.endswith("_address") and address and not is_loopback(address):
+                raise plaintext_refused(one.name.upper(), address)
 
     @classmethod
     def from_environment(cls, service: str, environ: Mapping[str, str] = os.environ) -> Self:
@@ -68,8 +102,35 @@ class Settings:
         return str(getattr(self, f"{service}_address"))
 
     @property
+    def tls_files(self) -> TlsFiles | None:
+        return TlsFiles.of(self.tls_certificate, self.tls_key, self.tls_ca)
+
+    @property
     def secret(self) -> bytes:
         return decoded_key("SECRET_KEY", self.secret_key)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether host:port or unix:path never leaves this machine; no for whatever else gRPC may take for an address."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0]
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        # Without brackets the port may be the address's last part.
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def plaintext_refused(name: str, address: str) -> SettingsError:
+    """The refusal of an address for which there is no TLS."""
+    return SettingsError(
+        f"{name} is {address}: beyond this machine plaintext is refused, so set TLS_CERTIFICATE, TLS_KEY and TLS_CA"
+    )
 
 
 def decoded_key(name: str, text: str) -> bytes:

@@ -1,7 +1,7 @@
 """Where a service gets its trust from: identity's published keys, access snapshots and stream of revisions."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from kit.access.snapshots import Change, Changes, Snapshot, Source
 from kit.auth import KeySource
 from kit.clients import Clients
 from kit.errors import NotFound, Unauthenticated
+from storyloom.access.v1.decisions_pb2 import PolicyInForce
 from storyloom.identity.v1 import access_pb2, sessions_pb2
 from storyloom.identity.v1.access_pb2_grpc import AccessServiceStub
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
@@ -19,11 +20,13 @@ from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Keys that sign access tokens, what users may do, and news of changes. Identity gives its own, from its tables."""
+    """Keys that sign access tokens, what users may do, news of changes, and the policies in force that belong to a
+    tenant. Identity gives its own, from its tables."""
 
     keys: KeySource
     snapshots: Source
     changes: Changes
+    policies: Callable[[UUID], Awaitable[Iterable[PolicyInForce]]]
 
 
 def remote_trust(clients: Clients) -> Trust:
@@ -47,7 +50,12 @@ def remote_trust(clients: Clients) -> Trust:
         async for message in access.WatchRevisions(access_pb2.WatchRevisionsRequest()):
             yield change_of(message.change) if message.HasField("change") else None
 
-    return Trust(keys, snapshots, changes)
+    async def policies(tenant_id: UUID) -> Iterable[PolicyInForce]:
+        request = access_pb2.GetPoliciesInForceRequest(tenant_id=str(tenant_id))
+        found: access_pb2.PoliciesInForce = await access.GetPoliciesInForce(request)
+        return found.policies
+
+    return Trust(keys, snapshots, changes, policies)
 
 
 def snapshot_of(message: access_pb2.AccessSnapshot) -> Snapshot:
@@ -63,6 +71,7 @@ def snapshot_of(message: access_pb2.AccessSnapshot) -> Snapshot:
         active=message.active,
         tenant_suspended=message.tenant_suspended,
         revoked_sessions=frozenset(UUID(one) for one in message.revoked_session_ids),
+        expires=message.expire_time.ToNanoseconds() / 1e9 if message.HasField("expire_time") else float("inf"),
     )
 
 

@@ -3,6 +3,8 @@
 ALLOWED: dict[str, frozenset[str]] = {
     "storyloom.identity.v1.AccessService": frozenset({"content", "learning", "assessment", "audit"}),
     "storyloom.learning.v1.EnrollmentService": frozenset({"content"}),
+    "storyloom.access.v1.DecisionService": frozenset({"identity"}),
+    "storyloom.subject.v1.SubjectService": frozenset({"identity"}),
     "storyloom.event.v1.EventInboxService": frozenset({"identity", "content", "learning", "assessment", "audit"}),
 }
 

@@ -1,55 +1,58 @@
-"""Authorization: check one resource, filter a list in SQL, by the same permissions and the same rules."""
+"""Authorization: check one resource, filter a list in SQL, explain a decision, by the same policies, permissions and
+built-in rules."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, true
+from sqlalchemy import ColumnElement
 
+from kit.access.attributes import Attribute, attributes_of
 from kit.access.conditions import (
+    NEVER,
     All,
     Always,
     AnyOf,
+    Attributes,
     Compare,
     Condition,
     ConditionError,
     Not,
     Ref,
-    compare,
-    evaluate,
+    any_of,
+    specialise,
 )
+from kit.access.policies import EXEMPT, Filter, Plan, Policy, PolicySet, Rule, looks_at_time
 from kit.access.snapshots import Snapshot, SnapshotCache
-from kit.access.sql import compile_condition
 from kit.call import current_call
 from kit.errors import PermissionDenied, Unauthenticated
+from kit.models import now
 
 __all__ = [
+    "EXEMPT",
     "Access",
     "All",
     "Always",
     "AnyOf",
+    "Attribute",
     "Compare",
     "Condition",
     "ConditionError",
+    "Filter",
     "Not",
+    "Plan",
+    "Policy",
+    "PolicySet",
     "Ref",
     "Rule",
     "Snapshot",
     "SnapshotCache",
-    "compare",
+    "attributes_of",
+    "denied",
+    "filtered",
+    "may",
     "require",
     "visible",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A built-in rule: whoever meets the condition may do the actions on the resource, whatever their roles."""
-
-    name: str
-    resource: str
-    actions: frozenset[str]
-    condition: Condition
 
 
 class Access:
@@ -61,47 +64,86 @@ class Access:
             for action in rule.actions:
                 self._rules.setdefault((rule.resource, action), []).append(rule)
 
+    def rules(self, resource: str, action: str) -> list[Rule]:
+        """The built-in rules about the action on the resource."""
+        return self._rules.get((resource, action), [])
+
     def could(self, snapshot: Snapshot, resource: str, action: str) -> bool:
         """Whether some resource might allow it: false only when no resource at all would."""
+        for policy in snapshot.policies.matching(resource, action):
+            if policy.allow or isinstance(policy.condition, Always):
+                return policy.allow
         return snapshot.grants(resource, action) or (resource, action) in self._rules
+
+    def plan(self, snapshot: Snapshot, resource: str, action: str, known: Mapping[str, Any] | None = None) -> Plan:
+        """What decides about the user's action on rows of the resource. `known` adds attributes, such as
+        `user.course_ids`; a plan that depends on neither them nor the time is made once for a snapshot."""
+        key = (resource, action)
+        if known is None and key in snapshot.plans:
+            found: Plan = snapshot.plans[key]
+            return found
+        policies, rules = snapshot.policies.matching(resource, action), self.rules(resource, action)
+        made = Plan(resource, action, _steps(policies, rules, snapshot, resource, action, known))
+        conditions = [policy.condition for policy in policies] + [rule.condition for rule in rules]
+        if known is None and not looks_at_time(conditions):
+            snapshot.plans[key] = made
+        return made
 
     def allows(
         self, snapshot: Snapshot, resource: str, action: str, entity: Any, known: Mapping[str, Any] | None = None
     ) -> bool:
-        """Whether the user may do it to this entity. `known` adds caller attributes, such as `user.course_ids`."""
-        if snapshot.grants(resource, action):
-            return True
-        rules = self._rules.get((resource, action), ())
-        lookup = _lookup(snapshot, known, resource, entity)
-        return any(evaluate(rule.condition, lookup) for rule in rules)
+        """Whether the user may do it to this entity."""
+        return self.plan(snapshot, resource, action, known).allows(entity)
 
     def filter(
         self, snapshot: Snapshot, resource: str, action: str, model: Any, known: Mapping[str, Any] | None = None
-    ) -> ColumnElement[bool]:
-        """SQL that is true exactly for the rows that `allows` allows."""
-        if snapshot.grants(resource, action):
-            return true()
-        lookup = _lookup(snapshot, known, resource, None)
-        rules = self._rules.get((resource, action), ())
-        return or_(false(), *(compile_condition(rule.condition, resource, model, lookup) for rule in rules))
+    ) -> Filter:
+        """The rows that `allows` allows, in SQL."""
+        return self.plan(snapshot, resource, action, known).filter(model)
 
 
-def _lookup(snapshot: Snapshot, known: Mapping[str, Any] | None, resource: str, entity: Any) -> Any:
-    prefix = f"{resource}."
+def _steps(
+    policies: Iterable[Policy],
+    rules: Iterable[Rule],
+    snapshot: Snapshot,
+    resource: str,
+    action: str,
+    known: Mapping[str, Any] | None,
+) -> tuple[tuple[Condition, bool], ...]:
+    caller = caller_attributes(snapshot, known)
+    steps: list[tuple[Condition, bool]] = []
+    for policy in policies:
+        left = specialise(policy.condition, resource, caller)
+        if left != NEVER:
+            steps.append((left, policy.allow))
+        if isinstance(left, Always):
+            return tuple(steps)
+    if snapshot.grants(resource, action):
+        return (*steps, (Always(), True))
+    base = any_of(specialise(rule.condition, resource, caller) for rule in rules)
+    return tuple(steps) if base == NEVER else (*steps, (base, True))
+
+
+def caller_attributes(snapshot: Snapshot, known: Mapping[str, Any] | None = None) -> Attributes:
+    """What conditions may know of the caller and of the request."""
 
     def value(path: str) -> Any:
-        if path.startswith(prefix):
-            return getattr(entity, path.removeprefix(prefix), None)
         if known and path in known:
             return known[path]
         if path.startswith("user.attributes."):
             return snapshot.attributes.get(path.removeprefix("user.attributes."))
-        return {
-            "user.id": snapshot.user_id,
-            "user.tenant_id": snapshot.tenant_id,
-            "user.role": snapshot.roles,
-            "user.level": snapshot.level or None,
-        }.get(path)
+        match path:
+            case "user.id":
+                return snapshot.user_id
+            case "user.tenant_id":
+                return snapshot.tenant_id
+            case "user.role":
+                return snapshot.roles
+            case "user.level":
+                return snapshot.level or None
+            case "request.time":
+                return now()
+        return None
 
     return value
 
@@ -129,10 +171,15 @@ def require(action: str, entity: Any, *, resource: str = "", known: Mapping[str,
         raise denied(resource, action)
 
 
-def visible(action: str, model: Any, *, known: Mapping[str, Any] | None = None) -> ColumnElement[bool]:
-    """SQL that selects the rows of `model` on which the caller may do the action. Say the tenant besides."""
+def filtered(action: str, model: Any, *, known: Mapping[str, Any] | None = None) -> Filter:
+    """The rows of `model` on which the caller may do the action, for statements whose text is made once."""
     access, snapshot = _caller()
     return access.filter(snapshot, model.__resource__, action, model, known)
+
+
+def visible(action: str, model: Any, *, known: Mapping[str, Any] | None = None) -> ColumnElement[bool]:
+    """SQL that selects the rows of `model` on which the caller may do the action. Say the tenant besides."""
+    return filtered(action, model, known=known).expression
 
 
 def denied(resource: str, action: str) -> PermissionDenied:

@@ -4,16 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from kit.access.policies import NO_POLICIES, Policy, PolicySet
 from kit.errors import DeadlineExceeded, ResourceExhausted, StoryloomError, Unavailable
+from kit.ids import SYSTEM_TENANT
 
 REVOKED_SESSION_SECONDS = 900.0
 STREAM_SILENCE_SECONDS = 1.5
 RECONNECT_SECONDS = 0.5
 CACHED_USERS = 20_000
+CACHED_TENANTS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,11 @@ class Snapshot:
     active: bool = True
     tenant_suspended: bool = False
     revoked_sessions: frozenset[UUID] = frozenset()
+    # In Unix seconds: then the first permission that was given for a time ends, and this is no longer true.
+    expires: float = float("inf")
+    policies: PolicySet = NO_POLICIES
+    # What is decided for this user and has not to be worked out again, by resource and action.
+    plans: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     def grants(self, resource: str, action: str) -> bool:
         """Whether a role or a direct grant covers the action; `manage` is every action, `all` every resource."""
@@ -55,6 +63,8 @@ class Change:
 
 
 Source = Callable[[UUID, UUID], Awaitable[Snapshot]]
+# The policies in force that belong to a tenant.
+Policies = Callable[[UUID], Awaitable[tuple[Policy, ...]]]
 # Opens the stream of changes; None is a sign of life. It raises when the stream breaks.
 Changes = Callable[[], AsyncIterator[Change | None]]
 
@@ -63,8 +73,10 @@ class SnapshotCache:
     """Snapshots by (tenant, user). While the stream of changes lives an entry is current; otherwise it is fetched
     again, and when identity does not answer it serves for at most `max_stale` seconds."""
 
-    def __init__(self, source: Source, changes: Changes, *, max_stale: float) -> None:
+    def __init__(self, source: Source, changes: Changes, policies: Policies, *, max_stale: float) -> None:
         self._source, self._changes, self._max_stale = source, changes, max_stale
+        self._policies = policies
+        self._sets: dict[UUID, tuple[PolicySet, float]] = {}
         self._entries: dict[tuple[UUID, UUID], tuple[Snapshot, float]] = {}
         self._fetching: dict[tuple[UUID, UUID, int], asyncio.Task[Snapshot]] = {}
         self._ended: dict[UUID, float] = {}
@@ -77,7 +89,10 @@ class SnapshotCache:
         key = (tenant_id, user_id)
         entry = self._entries.get(key)
         now = time.monotonic()
-        if entry and entry[1] >= self._current_since and now - self._alive_at < STREAM_SILENCE_SECONDS:
+        if entry and entry[0].expires <= time.time():
+            # No news tells of it, and it must not be served again when identity is silent.
+            entry = None
+        if entry and self._is_current(entry[1]):
             return entry[0]
         try:
             return await self._fetch(key)
@@ -85,6 +100,10 @@ class SnapshotCache:
             if entry and now - entry[1] < self._max_stale:
                 return entry[0]
             raise
+
+    def _is_current(self, fetched_at: float) -> bool:
+        """Whether every change since then would have been told."""
+        return fetched_at >= self._current_since and time.monotonic() - self._alive_at < STREAM_SILENCE_SECONDS
 
     async def _fetch(self, key: tuple[UUID, UUID]) -> Snapshot:
         # Many calls of one user at once share one look-up, but none that began before the last change.
@@ -97,13 +116,29 @@ class SnapshotCache:
 
     async def _load(self, key: tuple[UUID, UUID]) -> Snapshot:
         started, epoch = time.monotonic(), self._epoch
-        snapshot = await self._source(*key)
+        snapshot = replace(await self._source(*key), policies=await self._policies_of(key[0]))
         # A change that arrived during the look-up may not be in the answer: then it is not kept.
         if epoch == self._epoch:
             while len(self._entries) >= CACHED_USERS:
                 self._entries.pop(next(iter(self._entries)))
             self._entries[key] = (snapshot, started)
         return snapshot
+
+    async def _policies_of(self, tenant_id: UUID) -> PolicySet:
+        """What binds the tenant's users: its own policies and the platform's. All its users share it."""
+        known = self._sets.get(tenant_id)
+        if known and self._is_current(known[1]):
+            return known[0]
+        started, epoch = time.monotonic(), self._epoch
+        found = await self._policies(tenant_id)
+        if tenant_id != SYSTEM_TENANT:
+            found += tuple((await self._policies_of(SYSTEM_TENANT)).policies)
+        made = PolicySet(found) if found else NO_POLICIES
+        if epoch == self._epoch:
+            while len(self._sets) >= CACHED_TENANTS:
+                self._sets.pop(next(iter(self._sets)))
+            self._sets[tenant_id] = (made, started)
+        return made
 
     def session_ended(self, session_id: UUID) -> bool:
         return session_id in self._ended
@@ -116,6 +151,8 @@ class SnapshotCache:
         if change.tenant_id and change.user_id:
             self._entries.pop((change.tenant_id, change.user_id), None)
             return
+        for tenant_id in [one for one in self._sets if change.tenant_id in {None, SYSTEM_TENANT, one}]:
+            del self._sets[tenant_id]
         for key in [key for key in self._entries if _concerns(change, *key)]:
             del self._entries[key]
 
@@ -148,4 +185,7 @@ class SnapshotCache:
 
 
 def _concerns(change: Change, tenant_id: UUID, user_id: UUID) -> bool:
+    if change.tenant_id == SYSTEM_TENANT and change.user_id is None:
+        # The platform's policies bind everybody.
+        return True
     return change.tenant_id in {None, tenant_id} and change.user_id in {None, user_id}

@@ -39,10 +39,10 @@ class QuestionService:
 
     async def CreateQuestion(self, request: CreateQuestionRequest, context: Any) -> Question:
         body = _body(request.question, WRITABLE) | {"type": _stored_type(request.question.type)}
+        question = models.Question(type=body["type"], prompt=body["prompt"], author_id=current().subject)
+        require("create", question)
         rules.check_body(body)
         async with self.db.write() as session:
-            question = models.Question(type=body["type"], prompt=body["prompt"], author_id=current().subject)
-            require("create", question)
             session.add(question)
             audit.record(session, Action.CREATE, question)
             await session.flush()

@@ -147,7 +147,7 @@ def _move(session: WriteSession, action: str, approval: models.Approval, state: 
         "approval",
         approval.id,
         old={"state": approval.state},
-        new={"state": state} | ({"comment": comment} if comment else {}),
+        new={"state": state} | ({"comment": audit.REDACTED} if comment else {}),
     )
     # A decision that leaves the state as it is changes the approval too, and so its etag.
     approval.state, approval.updated_at = state.value, now()

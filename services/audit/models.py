@@ -1,7 +1,7 @@
 """Tables of the audit service: the log, which is only ever added to, and approvals with their decisions."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from kit import models
 from kit.models import Resource, TenantRow, Timed
 from services.audit.rules import State
-from storyloom.audit.v1 import approvals_pb2
+from storyloom.audit.v1 import approvals_pb2, audit_logs_pb2
 
 
 class Base(models.Base):
@@ -26,6 +26,7 @@ class AuditLog(TenantRow, Base):
 
     __tablename__ = "audit_logs"
     __resource__: ClassVar[str] = "audit_log"
+    __message__: ClassVar[Any] = audit_logs_pb2.AuditLog.DESCRIPTOR
 
     action: Mapped[str]
     entity_type: Mapped[str]

@@ -1,13 +1,17 @@
 """The content service: courses, units, lessons, stories and their vocabulary."""
 
+from kit.decisions import Decided
 from kit.server import Service, run
 from kit.settings import Settings
 from services.callers import may_call
 from services.content import policies, projections
 from services.content.courses import CourseService
 from services.content.lessons import LessonService
+from services.content.models import Course, Lesson, Story, Unit, Vocabulary
+from services.content.queries.courses import course_status, taken_courses
 from services.content.stories import StoryService
 from services.content.story_versions import StoryVersionService
+from services.content.subjects import HOLDINGS
 from services.content.units import UnitService
 from services.content.vocabularies import VocabularyService
 from storyloom.audit.v1.events_pb2 import ApprovalDecided
@@ -28,6 +32,14 @@ def build(settings: Settings) -> Service:
         StoryService(service.db),
         StoryVersionService(service.db),
         VocabularyService(service.db),
+    )
+    service.holds(HOLDINGS)
+    service.decides(
+        Decided(model=Course, known=taken_courses),
+        Decided(model=Unit, known=taken_courses, of_row=course_status),
+        Decided(model=Lesson, known=taken_courses),
+        Decided(model=Story),
+        Decided(model=Vocabulary),
     )
     service.consume(
         {

@@ -1,19 +1,29 @@
 """`python -m services.identity`: the identity service."""
 
+from kit.decisions import Decided
 from kit.server import Service, run
-from kit.settings import Settings, decoded_key
+from kit.settings import SERVICES, Settings, decoded_key
 from services.callers import may_call
 from services.identity import policies
 from services.identity.access import AccessService, own_trust
+from services.identity.erasures import Eraser, ErasureService
+from services.identity.invitations import InvitationService
+from services.identity.models import Erasure, Invitation, Role, Tenant, User, UserPermission
 from services.identity.passwords import Passwords
+from services.identity.policy_trials import PolicyTrialService
+from services.identity.resource_policies import ResourcePolicyService
 from services.identity.revisions import RevisionFeed
 from services.identity.roles import RoleService
 from services.identity.seeding import PlatformSettings, seed_platform
 from services.identity.sessions import SessionService
 from services.identity.signing import Keyring
+from services.identity.subjects import HOLDINGS
 from services.identity.tenants import TenantService
-from services.identity.throttling import Throttle
+from services.identity.throttling import Devices, Throttle
+from services.identity.user_imports import UserImportService
+from services.identity.user_permissions import UserPermissionService
 from services.identity.users import UserService
+from storyloom.access.v1.decisions_pb2_grpc import DecisionServiceStub
 from storyloom.identity.v1.events_pb2 import TenantChanged
 
 
@@ -42,16 +52,28 @@ def build(settings: Settings) -> Service:
     service = Identity(settings)
     db, passwords, keyring = service.db, service.passwords, service.keyring
     throttle, feed = Throttle(settings.secret), RevisionFeed(db)
-    service.trust(own_trust(db, keyring, feed))
+    trust = own_trust(db, keyring, feed)
+    service.trust(trust)
+    subjects = service.holds(HOLDINGS)
+    own = service.decides(*(Decided(model=one) for one in (Tenant, User, Role, Invitation, Erasure, UserPermission)))
+    stubs = {name: service.clients.stub(DecisionServiceStub, name) for name in SERVICES if name != settings.service}
+    deciders = {**stubs, settings.service: own}
     service.add(
-        SessionService(db, keyring, passwords, throttle),
+        SessionService(db, keyring, passwords, throttle, Devices(settings.secret)),
         UserService(db, passwords, throttle),
+        UserImportService(db, trust.snapshots),
         TenantService(db, passwords),
         RoleService(db),
-        AccessService(db, feed),
+        UserPermissionService(db),
+        InvitationService(db, passwords, throttle),
+        AccessService(db, feed, deciders),
+        ResourcePolicyService(db),
+        PolicyTrialService(db, deciders),
+        ErasureService(db, service.clients, subjects),
     )
     service.run_in_background(feed.run)
     service.run_in_background(keyring.rotate)
+    service.run_in_background(Eraser(db, service.clients, subjects).run)
     return service
 
 

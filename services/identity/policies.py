@@ -5,15 +5,12 @@ from dataclasses import dataclass
 
 from kit.access import Compare, Ref, Rule
 
-# In rules about users `user.id` is the user looked at; the caller's own id is passed as this.
-CALLER_ID = "caller.id"
-
 RULES = (
     Rule(
-        "users read and update their own account",
+        "users read, update and export their own account",
         "user",
-        frozenset({"read", "update"}),
-        Compare("user.id", "eq", Ref(CALLER_ID)),
+        frozenset({"read", "update", "export"}),
+        Compare("resource.id", "eq", Ref("user.id")),
     ),
 )
 # What users may change of their own account; the rest of it takes the permission user:update.
@@ -77,6 +74,7 @@ PLATFORM_ROLES: Mapping[str, DefaultRole] = {
             "tenant": "create read list update suspend resume",
             "user": "read list",
             "role": "read list",
+            "erasure": "read list",
             "audit_log": "read list",
         },
     ),

@@ -128,7 +128,7 @@ class RevisionFeed:
 def _change(row: Any) -> RevisionChange:
     return RevisionChange(
         revision=row["revision"],
-        tenant_id=str(row["tenant_id"]),
+        tenant_id=str(row["tenant_id"] or ""),
         user_id=str(row["user_id"] or ""),
         revoked_session_id=str(row["session_id"] or ""),
     )

@@ -9,18 +9,18 @@ from google.protobuf.empty_pb2 import Empty
 from kit import audit, fieldmask
 from kit.access import require
 from kit.audit import Action
-from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.errors import FailedPrecondition
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.identity import queries, rules
-from services.identity.catalogue import Permission, catalogue, is_known
+from services.identity import grants, queries, rules
+from services.identity.catalogue import Permission, catalogue
 from services.identity.models import Role
 from storyloom.identity.v1 import roles_pb2
 
 WRITABLE = ("name", "description", "permissions")
 TOLD = ("slug", "name", "description", "permissions")
+FIELD = "role.permissions[{}]"
 
 
 class RoleService:
@@ -31,11 +31,11 @@ class RoleService:
 
     async def CreateRole(self, request: roles_pb2.CreateRoleRequest, context: Any) -> roles_pb2.Role:
         sent = request.role
-        permissions = _checked(sent.permissions)
         role = Role(slug=sent.slug, name=sent.name, description=sent.description)
+        require("create", role)
+        permissions = set(grants.known(sent.permissions, FIELD))
         async with self.db.write() as session:
-            require("create", role)
-            _check_grant(permissions)
+            await grants.check_grant(session, permissions)
             session.add(role)
             await queries.replace_permissions(session, role.id, permissions)
             return await _answer(session, role, Action.CREATE, None)
@@ -57,8 +57,8 @@ class RoleService:
         async with self.db.write() as session:
             role, before = await _changeable(session, "update", request.role)
             if "permissions" in written:
-                permissions = _checked(written.pop("permissions"))
-                _check_grant(permissions ^ {rules.pair(one) for one in before.permissions})
+                permissions = set(grants.known(written.pop("permissions"), FIELD))
+                await grants.check_grant(session, permissions ^ {rules.pair(one) for one in before.permissions})
                 await queries.replace_permissions(session, role.id, permissions)
                 await queries.change_access(session)
             for name, value in written.items():
@@ -83,26 +83,9 @@ class RoleService:
     async def ListPermissions(
         self, request: roles_pb2.ListPermissionsRequest, context: Any
     ) -> roles_pb2.ListPermissionsResponse:
+        # The catalogue is nobody's row.
+        require("list", None, resource="role")
         return roles_pb2.ListPermissionsResponse(permissions=permissions_to_proto(catalogue()))
-
-
-def _checked(sent: Iterable[roles_pb2.Permission]) -> set[Permission]:
-    """The permissions sent, each once; INVALID_ARGUMENT names those that are not in the catalogue."""
-    pairs = [(one.resource, one.action) for one in sent]
-    wrong = [
-        (f"role.permissions[{index}]", f"{':'.join(pair)} is not in the permission catalogue")
-        for index, pair in enumerate(pairs)
-        if not is_known(pair)
-    ]
-    if wrong:
-        raise InvalidArgument.fields(wrong)
-    return set(pairs)
-
-
-def _check_grant(permissions: set[Permission]) -> None:
-    snapshot = current().snapshot
-    assert snapshot is not None  # noqa: S101  # the RPC asks for a permission, so a user calls
-    rules.check_grant(snapshot, permissions)
 
 
 async def _changeable(session: WriteSession, action: str, request: Any) -> tuple[Role, Any]:
@@ -146,6 +129,7 @@ def role_to_proto(row: Any) -> roles_pb2.Role:
         permissions=permissions_to_proto(rules.pair(one) for one in row.permissions),
         system=row.system,
         etag=str(row.revision),
+        user_count=row.user_count,
     )
     message.create_time.FromDatetime(row.created_at)
     message.update_time.FromDatetime(row.updated_at)

@@ -1,4 +1,4 @@
-"""Pure decisions of the identity service: refresh tokens, backoff, key rotation, grants and states."""
+"""Pure decisions of the identity service: tokens, invitations, backoff, key rotation, grants, quotas and states."""
 
 import base64
 import hashlib
@@ -10,20 +10,25 @@ from enum import Enum, auto
 from typing import Any, Self
 from uuid import UUID
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from kit.access import Snapshot
-from kit.errors import FailedPrecondition, PermissionDenied, Unauthenticated
+from kit.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated
 from kit.ids import SYSTEM_TENANT
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 ACCESS_TOKEN_LIFETIME = timedelta(minutes=10)
 REFRESH_TOKEN_LIFETIME = timedelta(days=30)
 REPLAY_WINDOW = timedelta(seconds=10)
+# Renewed at every sign-in.
+DEVICE_TOKEN_LIFETIME = timedelta(days=365)
 # More devices than anybody has: a new sign-in ends the oldest session beyond them.
 MOST_SESSIONS = 20
 # An access token of an ended session may look valid for its lifetime, and for the clock skew that services allow.
 REVOCATION_MEMORY = timedelta(minutes=15)
+# Every call of every user goes through them.
+MOST_POLICIES_IN_FORCE = 200
 
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "story_language": "vi",
@@ -57,19 +62,19 @@ def refresh(token: int, session: int, rotated_at: datetime, now: datetime) -> Re
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshSecret:
-    """What a refresh token says: where its session is found, and 256 bits that only its holder knows.
+class Secret:
+    """What an opaque token says: where its row is found, and 256 bits that only its holder knows.
 
     The token names the tenant so that the look-up can run within it, under its row-level security.
     """
 
     tenant_id: UUID
-    session_id: UUID
+    row_id: UUID
     secret: bytes
 
     @classmethod
-    def new(cls, tenant_id: UUID, session_id: UUID) -> Self:
-        return cls(tenant_id, session_id, secrets.token_bytes(32))
+    def new(cls, tenant_id: UUID, row_id: UUID) -> Self:
+        return cls(tenant_id, row_id, secrets.token_bytes(32))
 
     @classmethod
     def parse(cls, token: str) -> Self:
@@ -77,14 +82,19 @@ class RefreshSecret:
         try:
             data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except ValueError as error:
-            raise refused_refresh() from error
+            raise cls.refused() from error
         if len(data) != 64:
-            raise refused_refresh()
+            raise cls.refused()
         return cls(UUID(bytes=data[:16]), UUID(bytes=data[16:32]), data[32:])
+
+    @staticmethod
+    def refused() -> Unauthenticated:
+        """One answer for every reason, so that a thief learns nothing."""
+        return Unauthenticated("The token is not valid.")
 
     @property
     def text(self) -> str:
-        data = self.tenant_id.bytes + self.session_id.bytes + self.secret
+        data = self.tenant_id.bytes + self.row_id.bytes + self.secret
         return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
     @property
@@ -93,9 +103,55 @@ class RefreshSecret:
         return hashlib.sha256(self.secret).digest()
 
 
+class RefreshSecret(Secret):
+    """What a refresh token says; its row is the session."""
+
+    __slots__ = ()
+
+    @property
+    def session_id(self) -> UUID:
+        return self.row_id
+
+    @staticmethod
+    def refused() -> Unauthenticated:
+        return refused_refresh()
+
+
 def refused_refresh() -> Unauthenticated:
     """One answer for every reason, so that a thief learns nothing."""
     return Unauthenticated("The refresh token is not valid; sign in again.")
+
+
+class InvitationSecret(Secret):
+    """What the token of an invitation says; its row is the invitation."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def refused() -> Unauthenticated:
+        return Unauthenticated("The invitation is not valid; ask for a new one.")
+
+
+# What a kind of invitation is for: users of this status; and how long it works unless somebody says otherwise.
+INVITED_STATUS = {"welcome": "invited", "reset": "active"}
+INVITATION_LIFETIME = {"welcome": timedelta(days=7), "reset": timedelta(days=1)}
+
+
+def check_invitable(kind: str, status: str) -> None:
+    """Refuses an invitation that the user could not accept."""
+    if status != INVITED_STATUS[kind]:
+        raise FailedPrecondition(
+            f"A {kind} is for users who are {INVITED_STATUS[kind]}; this one is {status}.", metadata={"state": status}
+        )
+
+
+def invitation_state(invitation: Any, now: datetime) -> str:
+    """What became of an invitation."""
+    if invitation.accepted_at is not None:
+        return "accepted"
+    if invitation.revoked_at is not None:
+        return "revoked"
+    return "expired" if invitation.expires_at <= now else "pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +180,9 @@ class Backoff:
 # accounts tried from one address are slowed by the second.
 ACCOUNT_AT_ADDRESS = Backoff(5, timedelta(seconds=1), timedelta(seconds=30), timedelta(hours=1))
 ADDRESS = Backoff(100, timedelta(seconds=1), timedelta(seconds=30), timedelta(minutes=15))
+# A device on which the account's owner signed in before has a count of its own: nobody else can make it wait, not even
+# somebody at the same address who never stops. Whoever steals it guesses no faster than without it.
+DEVICE = ACCOUNT_AT_ADDRESS
 
 
 def refused_until(account: Any, address: Any) -> datetime | None:
@@ -177,6 +236,20 @@ def check_grant(snapshot: Snapshot, permissions: Iterable[tuple[str, str]]) -> N
             )
 
 
+def check_future(field: str, time: datetime | None, now: datetime) -> None:
+    """Refuses an end that has come already; None is no end."""
+    if time is not None and time <= now:
+        raise InvalidArgument.fields([(field, "must be in the future")])
+
+
+def check_quota(users: int, quota: int) -> None:
+    """Refuses what leaves a tenant with more users than its quota, of which 0 is none."""
+    if quota and users > quota:
+        raise FailedPrecondition(
+            "The tenant has as many users as it may have.", metadata={"state": "quota_of_users", "quota": str(quota)}
+        )
+
+
 def check_roles_exist(wanted: Sequence[Any], found: Sequence[Any]) -> None:
     """Refuses when the tenant lacks one of the roles; `found` are those it has."""
     if len(found) != len(wanted):
@@ -227,6 +300,78 @@ def resumed(status: str) -> str:
     return "active"
 
 
+def put_in_force(state: str, in_force: int) -> str:
+    """The state of a policy that begins to apply beside so many others."""
+    if state == "active":
+        raise FailedPrecondition("The policy is active already.", metadata={"state": state})
+    if in_force >= MOST_POLICIES_IN_FORCE:
+        raise FailedPrecondition(
+            f"The tenant has {MOST_POLICIES_IN_FORCE} active policies, which is as many as it may have.",
+            metadata={"state": "most_policies", "most": str(MOST_POLICIES_IN_FORCE)},
+        )
+    return "active"
+
+
+def taken_out_of_force(state: str) -> str:
+    """The state of a policy that no longer applies."""
+    if state != "active":
+        raise FailedPrecondition("The policy is not active.", metadata={"state": state})
+    return "draft"
+
+
+def check_draft(state: str) -> None:
+    """Refuses to delete what is in force."""
+    if state != "draft":
+        raise FailedPrecondition("The policy is active: deactivate it first.", metadata={"state": state})
+
+
 def settings_of(written: Message) -> dict[str, Any]:
     """All settings, of those that are set and the defaults of the others."""
-    return {**DEFAULT_SETTINGS, **{field.name: value for field, value in written.ListFields()}}
+    return {**DEFAULT_SETTINGS, **MessageToDict(written, preserving_proto_field_name=True)}
+
+
+def quotas_kept(settings: dict[str, Any], quotas: dict[str, Any]) -> dict[str, Any]:
+    """The settings as somebody may write them who may not change the quotas."""
+    if settings.get("quotas", quotas) != quotas:
+        raise PermissionDenied(
+            "Only staff of the platform changes quotas.",
+            metadata={"permission": "tenant:update", "resource": "tenant"},
+        )
+    return {**settings, "quotas": quotas} if quotas else settings
+
+
+# Every service is asked to erase twice: an event that was on its way from one to another during the first round may
+# have brought back what it names, and none is on its way any more when each service has given a receipt.
+ERASURE_ROUNDS = 2
+
+
+def to_ask(receipts: Mapping[str, Any], services: Sequence[str]) -> tuple[int, list[str]]:
+    """Which services to ask next to erase, and the number of the round; none once all rounds are over.
+
+    `receipts` have, for each service that has finished a round, the number of its last one as `round`. Nobody begins a
+    round before everybody has finished the one before.
+    """
+    finished = {name: int(receipts.get(name, {}).get("round", 0)) for name in services}
+    current = min(finished.values()) + 1
+    if current > ERASURE_ROUNDS:
+        return current, []
+    return current, [name for name in services if finished[name] < current]
+
+
+def erasure_delay(attempts: int, *, progress: bool) -> timedelta:
+    """How long to wait before services are asked again: longer after each attempt at which one did not answer."""
+    if progress:
+        return timedelta(milliseconds=250)
+    return timedelta(seconds=min(60.0, 0.5 * 2 ** min(attempts, 10)))
+
+
+def check_deleted(status: str, deleted_at: datetime | None) -> None:
+    """Only deleted users are erased: a day's thought lies between, and nobody's calls are under way."""
+    if deleted_at is None:
+        raise FailedPrecondition("Only a deleted user can be purged.", metadata={"state": status})
+
+
+def check_suspended(status: str) -> None:
+    """Only suspended tenants are purged: nobody works in them any more."""
+    if status != "suspended":
+        raise FailedPrecondition("Only a suspended tenant can be purged.", metadata={"state": status})

@@ -18,7 +18,7 @@ from services.identity import queries, rules
 from services.identity.models import Session
 from services.identity.passwords import Passwords
 from services.identity.signing import Keyring
-from services.identity.throttling import Attempt, Throttle
+from services.identity.throttling import Attempt, Devices, Throttle
 from services.identity.users import user_to_proto
 from storyloom.identity.v1 import sessions_pb2
 from storyloom.type.v1.errors_pb2 import ErrorReason
@@ -27,33 +27,47 @@ from storyloom.type.v1.errors_pb2 import ErrorReason
 class SessionService:
     SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
 
-    def __init__(self, db: Database, keyring: Keyring, passwords: Passwords, throttle: Throttle) -> None:
-        self.db, self.keyring, self.passwords, self.throttle = db, keyring, passwords, throttle
+    def __init__(
+        self, db: Database, keyring: Keyring, passwords: Passwords, throttle: Throttle, devices: Devices
+    ) -> None:
+        self.db, self.keyring, self.passwords = db, keyring, passwords
+        self.throttle, self.devices = throttle, devices
 
     async def CreateSession(self, request: sessions_pb2.CreateSessionRequest, context: Any) -> sessions_pb2.Session:
-        attempt = self.throttle.attempt("sign_in", f"{request.tenant}\0{request.email.lower()}")
         async with self.db.read(SYSTEM_TENANT) as session:
-            failed_before = await self.throttle.check(session, attempt)
             tenant = await queries.find_listing(session, request.tenant)
             # An unknown tenant is looked into as well, as an empty one: no answer may tell by its time what exists.
             async with queries.in_tenant(session, tenant.id if tenant else new_id()):
                 user = await queries.find_account(session, request.email)
+            device = self.devices.find(request.device_token, user)
+            attempt = self.throttle.attempt("sign_in", f"{request.tenant}\0{request.email.lower()}", device)
+            failed_before = await self.throttle.check(session, attempt)
         matches = await self.passwords.verify(user and user.password_hash, request.password)
         if not matches or tenant is None or user is None or user.status != "active":
             raise await self._refusal(attempt, tenant, user)
         _act_as(tenant.id, user.id)
         if tenant.status == "suspended":
             raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
-        renewed = await self._renewed_hash(user.password_hash, request.password)
-        async with self.db.write(tenant.id) as session:
-            if renewed:
-                await queries.replace_password(session, user.id, old=user.password_hash, new=renewed)
-            if failed_before:
+        current_hash = await self._current_hash(user.password_hash, request.password)
+        session_id, refresh_token = await self._open(user, current_hash, attempt if failed_before else None)
+        answer = self._answer(session_id, refresh_token, user)
+        answer.device_token = self.devices.token(device or new_id(), user, current_hash)
+        return answer
+
+    async def _open(self, user: Any, current_hash: str, forgiven: Attempt | None) -> tuple[UUID, str]:
+        """A new session of the user, and its refresh token."""
+        async with self.db.write(user.tenant_id) as session:
+            if current_hash != user.password_hash:
+                await queries.replace_password(session, user.id, old=user.password_hash, new=current_hash)
+            if forgiven:
                 async with queries.in_tenant(session, SYSTEM_TENANT):
-                    await self.throttle.forgive(session, attempt)
-            session_id, refresh_token = await queries.insert_session(session, user.id)
-            audit.write(session, "sign_in", "user", user.id, new={"session_id": session_id})
-        return self._answer(session_id, refresh_token, user)
+                    await self.throttle.forgive(session, forgiven)
+            opened = await queries.insert_session(session, user.id, current_hash)
+            if opened is None:
+                # The password was right a moment ago: it has been changed, or the user barred, since it was read.
+                raise _refused()
+            audit.write(session, "sign_in", "user", user.id, new={"session_id": opened[0]})
+        return opened
 
     async def _refusal(self, attempt: Attempt, tenant: Any, user: Any) -> Unauthenticated:
         async with self.db.write(SYSTEM_TENANT) as session:
@@ -61,12 +75,11 @@ class SessionService:
             # Failures at tenants that do not exist are for the platform's own auditors to see.
             async with queries.in_tenant(session, tenant.id if tenant else SYSTEM_TENANT):
                 audit.write(session, "sign_in_failed", "user", user.id if user else NIL)
-        return Unauthenticated(
-            "Tenant, e-mail address and password do not match.", reason=ErrorReason.INVALID_CREDENTIALS
-        )
+        return _refused()
 
-    async def _renewed_hash(self, stored: str, password: str) -> str | None:
-        return await self.passwords.hash(password) if self.passwords.is_outdated(stored) else None
+    async def _current_hash(self, stored: str, password: str) -> str:
+        """The stored hash of the password, or another when its parameters are outdated."""
+        return await self.passwords.hash(password) if self.passwords.is_outdated(stored) else stored
 
     async def RefreshSession(self, request: sessions_pb2.RefreshSessionRequest, context: Any) -> sessions_pb2.Session:
         secret = rules.RefreshSecret.parse(request.refresh_token)
@@ -82,7 +95,7 @@ class SessionService:
             else:
                 user = await _active_user(session, family)
                 again = verdict is rules.Refresh.REPLAY
-                refresh_token = queries.rotate(session, family, again=again)
+                refresh_token = await queries.rotate(session, family, again=again)
         if verdict is rules.Refresh.REUSE:
             # Only now, outside the transaction: raised inside, it would bring the session back to life.
             raise rules.refused_refresh()
@@ -113,6 +126,13 @@ class SessionService:
     async def GetJwks(self, request: sessions_pb2.GetJwksRequest, context: Any) -> HttpBody:
         keys = json.dumps(await self.keyring.jwks()).encode()
         return HttpBody(content_type="application/jwk-set+json", data=keys)
+
+
+def _refused() -> Unauthenticated:
+    """One answer whatever was wrong."""
+    return Unauthenticated(
+        "Tenant, e-mail address and password do not match.", reason=ErrorReason.INVALID_CREDENTIALS
+    )
 
 
 async def _end_stolen(session: WriteSession, family: Session) -> None:

@@ -1,6 +1,7 @@
 """TenantService: the tenants of the platform, and a tenant's own settings."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,6 @@ from storyloom.identity.v1 import tenants_pb2
 from storyloom.identity.v1.events_pb2 import TenantChanged
 
 WRITABLE = ("name", "settings")
-CONVERT = {"settings": rules.settings_of}
 
 
 class TenantService:
@@ -78,7 +78,8 @@ class TenantService:
             tenant = await queries.get_tenant(session)
             require("update", tenant)
             check_etag(tenant, request.tenant.etag)
-            fieldmask.apply(tenant, request.tenant, request.update_mask, WRITABLE, CONVERT)
+            convert = {"settings": partial(_settings, tenant)}
+            fieldmask.apply(tenant, request.tenant, request.update_mask, WRITABLE, convert)
             await _publish(session, Action.UPDATE, tenant)
             return tenant_to_proto(tenant)
 
@@ -98,6 +99,7 @@ class TenantService:
         _act_in(UUID(request.id))
         async with self.db.write() as session:
             tenant = await queries.get_tenant(session)
+            await queries.check_not_erased(session, "tenant", tenant.id)
             check_etag(tenant, request.etag)
             tenant.status = rules.resumed(tenant.status)
             await queries.change_access(session)
@@ -113,6 +115,11 @@ def _require_staff(action: str) -> None:
     """Tenants' administrators hold `all:manage`, but within their tenant only."""
     if not _is_staff():
         raise denied("tenant", action)
+
+
+def _settings(tenant: Tenant, written: tenants_pb2.TenantSettings) -> dict[str, Any]:
+    settings = rules.settings_of(written)
+    return settings if _is_staff() else rules.quotas_kept(settings, tenant.settings.get("quotas", {}))
 
 
 def _require_own(tenant_id: UUID) -> None:

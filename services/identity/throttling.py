@@ -1,23 +1,46 @@
 """Slows down guessing of passwords, in a way that cannot be used to lock somebody out."""
 
+import base64
 import hashlib
 import hmac
 import ipaddress
+import os
+import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import LargeBinary, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from kit.call import current_call
-from kit.db import ReadSession, WriteSession
+from kit.db import ReadSession, WriteSession, prepared
 from kit.errors import ResourceExhausted
+from kit.ids import new_id
 from kit.models import now
 from services.identity.models import SignInFailures
-from services.identity.rules import ACCOUNT_AT_ADDRESS, ADDRESS, Backoff, refused_until
+from services.identity.rules import (
+    ACCOUNT_AT_ADDRESS,
+    ADDRESS,
+    DEVICE,
+    DEVICE_TOKEN_LIFETIME,
+    Backoff,
+    refused_until,
+)
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
-FORGOTTEN_AFTER = max(ACCOUNT_AT_ADDRESS.forgotten_after, ADDRESS.forgotten_after)
+FORGOTTEN_AFTER = max(one.forgotten_after for one in (ACCOUNT_AT_ADDRESS, ADDRESS, DEVICE))
+NONCE_BYTES = 12
+# The device's id, and when its token was issued in Unix seconds.
+DEVICE_FORM = struct.Struct(">16sQ")
+_COUNTED: tuple[Any, ...] = (SignInFailures.key, SignInFailures.last_failed_at, SignInFailures.blocked_until)
+_FAILURES = select(*_COUNTED).where(
+    SignInFailures.tenant_id == bindparam("tenant"),
+    SignInFailures.key == func.any(bindparam("keys", type_=ARRAY(LargeBinary))),
+)
+FAILURES = prepared(_FAILURES, "tenant", "keys")
 
 
 class Counter(NamedTuple):
@@ -28,10 +51,52 @@ class Counter(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One try to prove who one is; what it counts against."""
+    """One try to prove who one is; what it counts against.
+
+    `account` is the account as it is seen from the caller's address, or from a device that its owner used before:
+    then the address does not matter.
+    """
 
     account: Counter
-    address: Counter
+    address: Counter | None
+
+    @property
+    def counters(self) -> list[Counter]:
+        return [self.account] if self.address is None else [self.account, self.address]
+
+
+class Devices:
+    """Device tokens: proof that an account's owner signed in on a device before. Nothing of them is stored.
+
+    A token is sealed for one account and the password hash that it had, so that it ends with the password; what it
+    seals is the device's random id, under which its failures are counted.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._cipher = AESGCM(hmac.digest(secret, b"device tokens", hashlib.sha256))
+
+    def token(self, device: UUID, user: Any, password_hash: str) -> str:
+        """The device's token for its next sign-in as this user."""
+        nonce, issued = os.urandom(NONCE_BYTES), int(now().timestamp())
+        sealed = self._cipher.encrypt(nonce, DEVICE_FORM.pack(device.bytes, issued), _account(user, password_hash))
+        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+
+    def find(self, token: str, user: Any) -> UUID | None:
+        """The device of a token that is good for this user; None for all others, and when there is no such user."""
+        # Without a user the same is done for one that nobody is: no answer may tell by its time who exists.
+        bound_to = _account(user, user.password_hash or "") if user else _account(None, "")
+        try:
+            data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            opened = self._cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], bound_to)
+        except (InvalidTag, ValueError):
+            return None
+        device, issued = DEVICE_FORM.unpack(opened)
+        return UUID(bytes=device) if now().timestamp() - issued < DEVICE_TOKEN_LIFETIME.total_seconds() else None
+
+
+def _account(user: Any, password_hash: str) -> bytes:
+    tenant_id, user_id = (user.tenant_id, user.id) if user else (new_id(), new_id())
+    return bytes(tenant_id.bytes + user_id.bytes + hashlib.sha256(password_hash.encode()).digest())
 
 
 class Throttle:
@@ -40,9 +105,11 @@ class Throttle:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def attempt(self, purpose: str, account: str) -> Attempt:
-        """Of the caller's address. What fails for one purpose, such as a sign-in, never counts for another;
-        `account` is any text that names one account."""
+    def attempt(self, purpose: str, account: str, device: UUID | None = None) -> Attempt:
+        """Of the caller's address, or of a device known to be the account's owner's. What fails for one purpose, such
+        as a sign-in, never counts for another; `account` is any text that names one account."""
+        if device is not None:
+            return Attempt(Counter(self._key(purpose, "device", account, device.hex), DEVICE), None)
         call = current_call()
         network = _network(call.client_address if call else "")
         return Attempt(
@@ -59,13 +126,9 @@ class Throttle:
         What is counted is what failed: attempts that run at the same time may overshoot, by at most the calls that
         the limiter lets in at once.
         """
-        statement = select(SignInFailures.key, SignInFailures.last_failed_at, SignInFailures.blocked_until).where(
-            SignInFailures.tenant_id == session.tenant_id,
-            SignInFailures.key.in_([counter.key for counter in attempt]),
-        )
-        found = {row.key: row for row in await session.execute(statement)}
+        found = {row.key: row for row in await session.fetch(FAILURES, [one.key for one in attempt.counters])}
         account = found.get(attempt.account.key)
-        until = refused_until(account, found.get(attempt.address.key))
+        until = refused_until(account, attempt.address and found.get(attempt.address.key))
         if until is not None and (wait := until - now()).total_seconds() > 0:
             raise ResourceExhausted(
                 "Too many failed attempts; wait before the next.",
@@ -77,7 +140,7 @@ class Throttle:
     async def count_failure(self, session: WriteSession, attempt: Attempt) -> None:
         """Counts one more failure, and forgets old ones now and then."""
         # In the order of their keys: two failures at once lock the same rows in the same order.
-        for counter in sorted(attempt, key=lambda one: one.key):
+        for counter in sorted(attempt.counters, key=lambda one: one.key):
             row = await _locked(session, counter.key)
             row.failures, row.blocked_until = counter.backoff.after_failure(row.failures, row.last_failed_at, now())
             row.last_failed_at = now()
@@ -91,7 +154,7 @@ class Throttle:
             )
 
     async def forgive(self, session: WriteSession, attempt: Attempt) -> None:
-        """Forgets the account's failures at this address: its owner is there. The address itself stays suspect."""
+        """Forgets the account's failures here: its owner is there. The address itself stays suspect."""
         await session.execute(
             delete(SignInFailures).where(
                 SignInFailures.tenant_id == session.tenant_id, SignInFailures.key == attempt.account.key

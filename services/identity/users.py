@@ -18,10 +18,10 @@ from kit.errors import FailedPrecondition, Unauthenticated
 from kit.ids import SYSTEM_TENANT
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.identity import queries, rules
+from services.identity import grants, queries, rules
 from services.identity.models import User
 from services.identity.passwords import Passwords
-from services.identity.policies import CALLER_ID, OWN_FIELDS
+from services.identity.policies import OWN_FIELDS
 from services.identity.throttling import Attempt, Throttle
 from storyloom.identity.v1 import users_pb2
 from storyloom.type.v1.errors_pb2 import ErrorReason
@@ -56,6 +56,7 @@ class UserService:
             if not await queries.replace_password(session, caller.subject, old=old, new=new):
                 raise _wrong_password()
             ended = await queries.end_sessions(session, caller.subject, "password_change", but=caller.session_id)
+            await revoke_invitations(session, caller.subject)
             audit.write(session, "change_password", "user", caller.subject, new={"ended_sessions": ended})
         return Empty()
 
@@ -72,11 +73,13 @@ class UserService:
     async def GetUser(self, request: users_pb2.GetUserRequest, context: Any) -> users_pb2.User:
         async with self.db.read() as session:
             user = await queries.get_user_row(session, UUID(request.id))
-        require("read", user, resource="user", known=caller())
+        require("read", user, resource="user")
         return user_to_proto(user)
 
     async def ListUsers(self, request: users_pb2.ListUsersRequest, context: Any) -> users_pb2.ListUsersResponse:
         page = Page.of(request)
+        if request.show_deleted and not _holds("undelete"):
+            raise denied("user", "undelete")
         async with self.db.read() as session:
             rows, token = await queries.list_users(
                 session,
@@ -85,42 +88,25 @@ class UserService:
                 query=request.query,
                 status=_stored_status(request.status),
                 order=request.order_by,
+                show_deleted=request.show_deleted,
             )
         return users_pb2.ListUsersResponse(users=[user_to_proto(row) for row in rows], next_page_token=token)
 
     async def CreateUser(self, request: users_pb2.CreateUserRequest, context: Any) -> users_pb2.User:
         password_hash = await self.passwords.hash(request.password) if request.password else None
-        sent = request.user
-        user = User(
-            email=sent.email,
-            display_name=sent.display_name,
-            locale=sent.locale,
-            level=sent.level,
-            attributes=MessageToDict(sent.attributes),
-            status="active" if password_hash else "invited",
-            password_hash=password_hash,
-        )
         async with self.db.write() as session:
-            require("create", user, known=caller())
-            session.add(user)
-            audit.record(session, Action.CREATE, user)
-            await session.flush()
-            if sent.roles:
-                roles = await queries.list_roles_by_slug(session, sent.roles)
-                rules.check_roles_exist(sent.roles, roles)
-                await _give_roles(session, user, [], roles)
-            return await _answer(session, user)
+            return await _answer(session, await insert_user(session, request.user, password_hash))
 
     async def UpdateUser(self, request: users_pb2.UpdateUserRequest, context: Any) -> users_pb2.User:
         async with self.db.write() as session:
             user = await queries.get_user(session, UUID(request.user.id))
-            require("update", user, known=caller())
+            require("update", user)
             check_etag(user, request.user.etag)
             written = fieldmask.changes(request.user, request.update_mask, WRITABLE).keys()
             if not written <= OWN_FIELDS and not _holds("update"):
                 raise denied("user", "update")
-            if "email" in written and user.id != current().subject:
-                await _check_rights(session, user)
+            if "email" in written:
+                await _take_address(session, user)
             fieldmask.apply(user, request.user, request.update_mask, WRITABLE, CONVERT)
             audit.record(session, Action.UPDATE, user)
             if written & IN_SNAPSHOT:
@@ -136,9 +122,11 @@ class UserService:
 
     async def UndeleteUser(self, request: users_pb2.UndeleteUserRequest, context: Any) -> users_pb2.User:
         async with self.db.write() as session:
+            await reserve_seats(session, 1)
             user = await queries.get_user(session, UUID(request.id), also_deleted=True)
-            require("undelete", user, known=caller())
-            await _check_rights(session, user)
+            require("undelete", user)
+            await check_rights(session, user)
+            await queries.check_not_erased(session, "user", user.id)
             check_etag(user, request.etag)
             if user.deleted_at is None:
                 raise FailedPrecondition("The user is not deleted.", metadata={"state": user.status})
@@ -157,8 +145,8 @@ class UserService:
     async def ReactivateUser(self, request: users_pb2.ReactivateUserRequest, context: Any) -> users_pb2.User:
         async with self.db.write() as session:
             user = await queries.get_user(session, UUID(request.id))
-            require("reactivate", user, known=caller())
-            await _check_rights(session, user)
+            require("reactivate", user)
+            await check_rights(session, user)
             check_etag(user, request.etag)
             user.status = rules.reactivated(user.status, has_password=user.password_hash is not None)
             audit.record(session, "reactivate", user)
@@ -170,7 +158,7 @@ class UserService:
         async with self.db.write() as session:
             await queries.get_tenant(session)
             user = await queries.get_user(session, UUID(request.id))
-            require("set_roles", user, known=caller())
+            require("set_roles", user)
             check_etag(user, request.etag)
             roles = await queries.list_roles_by_id(session, ids)
             rules.check_roles_exist(ids, roles)
@@ -179,24 +167,57 @@ class UserService:
             return await _answer(session, user)
 
 
-def caller() -> dict[str, Any]:
-    """The caller's own id, for the built-in rules about users."""
-    return {CALLER_ID: current().subject}
-
-
 def _holds(action: str) -> bool:
     snapshot = current().snapshot
     return snapshot is not None and snapshot.grants("user", action)
 
 
+async def insert_user(session: WriteSession, sent: users_pb2.User, password_hash: str | None) -> User:
+    """The user as sent, with their roles, once all of that is allowed; invited when there is no password."""
+    user = User(
+        email=sent.email,
+        display_name=sent.display_name,
+        locale=sent.locale,
+        level=sent.level,
+        attributes=MessageToDict(sent.attributes),
+        status="active" if password_hash else "invited",
+        password_hash=password_hash,
+    )
+    require("create", user)
+    await reserve_seats(session, 1)
+    session.add(user)
+    audit.record(session, Action.CREATE, user)
+    await session.flush()
+    if sent.roles:
+        roles = await queries.list_roles_by_slug(session, sent.roles)
+        rules.check_roles_exist(sent.roles, roles)
+        await _give_roles(session, user, [], roles)
+    return user
+
+
+async def reserve_seats(session: WriteSession, more: int) -> None:
+    """Refuses more users than the tenant's quota allows. Until the transaction ends nobody else takes a seat.
+
+    It locks the tenant: call it before a user is locked.
+    """
+    if await queries.get_user_quota(session):
+        await queries.get_tenant(session)
+        rules.check_quota(await queries.count_users(session) + more, await queries.get_user_quota(session))
+
+
+async def revoke_invitations(session: WriteSession, user_id: UUID) -> None:
+    """Makes tokens useless that were given to whoever the user, or their account's state, was before."""
+    for one in await queries.revoke_invitations(session, user_id):
+        audit.write(session, "revoke", "invitation", one, new={"user_id": user_id})
+
+
 async def _give_roles(session: WriteSession, user: User, old: Iterable[Any], new: Iterable[Any]) -> None:
     """Replaces the user's roles, within what the caller may hand out."""
     before, after = {role.slug: role for role in old}, {role.slug: role for role in new}
-    snapshot = current().snapshot
-    if not _holds("set_roles") or snapshot is None:
+    if not _holds("set_roles"):
         raise denied("user", "set_roles")
     moved = [(before | after)[slug] for slug in before.keys() ^ after.keys()]
-    rules.check_grant(snapshot, {rules.pair(one) for role in moved for one in role.permissions})
+    await grants.check_grant(session, {rules.pair(one) for role in moved for one in role.permissions})
     await queries.replace_roles(session, user.id, [role.id for role in after.values()])
     # The roles are rows of their own; this makes the user's etag change with them.
     user.updated_at = now()
@@ -204,28 +225,33 @@ async def _give_roles(session: WriteSession, user: User, old: Iterable[Any], new
     await queries.change_access(session, user.id)
 
 
-async def _check_rights(session: WriteSession, user: User) -> None:
+async def check_rights(session: WriteSession, user: User) -> None:
     """Whoever bars somebody, lets them in or takes their address decides about all that they may do."""
-    snapshot = current().snapshot
-    if snapshot is None:
-        raise denied("user", "update")
     access = await queries.get_access(session, user.id)
-    rules.check_grant(snapshot, map(rules.pair, access.permissions))
+    await grants.check_grant(session, map(rules.pair, access.permissions))
+
+
+async def _take_address(session: WriteSession, user: User) -> None:
+    """The user is about to get another address: the one they have may be a stranger's."""
+    if user.id != current().subject:
+        await check_rights(session, user)
+    await revoke_invitations(session, user.id)
 
 
 async def _barred(session: WriteSession, action: str, request: Any) -> User:
     """The user who is to be barred from the tenant, once that is allowed."""
     await queries.get_tenant(session)
     user = await queries.get_user(session, UUID(request.id))
-    require(action, user, known=caller())
+    require(action, user)
     rules.check_not_self(user.id, current().subject)
-    await _check_rights(session, user)
+    await check_rights(session, user)
     check_etag(user, request.etag)
     return user
 
 
 async def _bar(session: WriteSession, user: User) -> users_pb2.User:
     await queries.end_sessions(session, user.id, "barred")
+    await revoke_invitations(session, user.id)
     await queries.change_access(session, user.id)
     rules.check_administrators(await queries.count_administrators(session))
     return await _answer(session, user)

@@ -1,13 +1,16 @@
 """The learning service: its parts, put together."""
 
+from kit.decisions import Decided
 from kit.server import Service, run
 from kit.settings import Settings
 from services.callers import may_call
 from services.learning import policies, projections
 from services.learning.enrollments import EnrollmentService
 from services.learning.learning_sessions import LearningSessionService
-from services.learning.progress import ProgressService
+from services.learning.models import Enrollment, LearningSession, Progress
+from services.learning.progress import ProgressService, lessons_taken
 from services.learning.projections import LessonIndex
+from services.learning.subjects import HOLDINGS
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.content.v1.events_pb2 import CourseChanged, LessonChanged
 from storyloom.content.v1.lessons_pb2_grpc import LessonServiceStub
@@ -26,6 +29,12 @@ def build(settings: Settings) -> Service:
         ),
         ProgressService(service.db, index),
         LearningSessionService(service.db, index, stories=stub(StoryServiceStub, "content")),
+    )
+    service.holds(HOLDINGS)
+    service.decides(
+        Decided(model=Enrollment),
+        Decided(model=Progress, of_row=lessons_taken),
+        Decided(model=LearningSession, of_row=lessons_taken),
     )
     service.consume({LessonChanged: projections.on_lesson_changed, CourseChanged: projections.on_course_changed})
     return service

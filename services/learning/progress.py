@@ -8,7 +8,7 @@ from kit import audit, fieldmask
 from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
-from kit.db import Database, WriteSession
+from kit.db import Database, ReadSession, WriteSession
 from kit.errors import Aborted, NotFound
 from kit.models import now
 from kit.pagination import Page
@@ -112,6 +112,14 @@ def _record(session: WriteSession, row: Any) -> None:
 def taken_lessons(standing: Any) -> dict[str, Any]:
     """The caller attribute of this name in `policies`, as far as the one lesson goes."""
     return {"user.lesson_ids": (standing.lesson_id,) if standing.enrolled else ()}
+
+
+async def lessons_taken(session: ReadSession, user_id: UUID, row: Any) -> dict[str, Any]:
+    """The same of any user and a recorded progress or session."""
+    try:
+        return taken_lessons(await queries.get_standing(session, user_id, row.lesson_id))
+    except NotFound:
+        return {}
 
 
 def progress_to_proto(row: Any) -> ProgressMessage:

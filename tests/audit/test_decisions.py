@@ -49,7 +49,7 @@ class TestApproveApproval:
         _, entry = await entries(school, approval)
         assert (entry.action, entry.user_id) == ("approve", school.teacher2.user_id)
         assert MessageToDict(entry.old_values) == {"state": "pending"}
-        assert MessageToDict(entry.new_values) == {"state": "approved", "comment": "Hay lắm"}
+        assert MessageToDict(entry.new_values) == {"state": "approved", "comment": "[redacted]"}
 
     async def test_never_by_the_requester(self, school: School) -> None:
         approval = await pending(school)

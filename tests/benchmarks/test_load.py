@@ -92,6 +92,16 @@ class TestGrpc:
         assert found.first_error.startswith("UNIMPLEMENTED")
 
 
+    async def test_keeps_a_rate(self):
+        def measure() -> load.Load:
+            with echo_server() as (_, port):
+                plan = Plan([Request("GRPC", echo.PATH, body=b"x")], f"127.0.0.1:{port}")
+                return load.send(plan, 8, 1.0, "own", 50.0)
+
+        found = await asyncio.to_thread(measure)
+        assert (found.answered, found.failed) == (51, 0)
+
+
 class TestPercentile:
     @pytest.mark.parametrize(("percent", "value"), [(50, 2.0), (51, 3.0), (99, 4.0), (1, 1.0)])
     def test_is_the_smallest_value_that_so_many_do_not_exceed(self, percent: int, value: float):

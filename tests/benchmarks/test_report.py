@@ -66,6 +66,25 @@ class TestLatencies:
         assert lines[-1] == "  list-stories: first error: 503 no upstream"
 
 
+class TestSignIns:
+    def test_are_held_against_argon2_and_against_calls_without_them(self):
+        found = report.SignIns(20.0, 0, "", 25_000.0, 27_500.0, (10.0, 23.0), (4.0, 4.0))
+        lines = report.sign_ins(found)
+        assert lines[0].startswith("20 sign-ins a second")
+        assert [" ".join(line.split()[-9:]) for line in lines[1:]] == [
+            "sign-in 25000 27500 1.10 1.20 met by 8 %",
+            "story 10.0 23.0 2.30 1.15 missed by 100 %",
+            "account 4.0 4.0 1.00 1.15 met by 13 %",
+        ]
+
+    def test_that_failed_fail_the_bench(self):
+        found = run(measured())
+        found.sign_ins = report.SignIns(20.0, 2, "429", 1.0, 1.0, (1.0, 1.0), (1.0, 1.0))
+        assert report.sign_ins(found.sign_ins)[-1] == "  2 errors, the first: 429"
+        assert found.failed == 2
+        assert found.to_json()["sign_ins"]["failed"] == 2
+
+
 class TestMemories:
     def test_judges_gateway_and_services_by_rss_and_the_stack_by_pss(self):
         found = run()

@@ -79,7 +79,7 @@ class TestGetCourse:
             await read(reader, other.id)
 
     async def test_another_tenants_course_is_absent(self, teacher: Author, outsider: Author) -> None:
-        course = await teacher.course(published=True)
+        course = await teacher.course("Một khóa học của riêng trường này", published=True)
         async with refused("RESOURCE_NOT_FOUND"):
             await read(outsider, course.id)
         assert course.title not in await titles(outsider)

@@ -6,14 +6,18 @@ from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import grpc
 from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from hypothesis import settings
 
 from kit.settings import SERVICES
 from tests.contract import api
 from tests.stack import PASSWORD, Person, School, Stack, found_school
 
+# Whether this is the long run of `make proof`.
+PROOF = settings.get_current_profile_name() == "proof"
 LANGUAGES = {"language": "vi", "learning_language": "en"}
 _made: WeakKeyDictionary[Stack, "Population"] = WeakKeyDictionary()
 
@@ -46,16 +50,20 @@ def rpc_named(name: str) -> MethodDescriptor:
     return found
 
 
+def implementer(rpc: MethodDescriptor) -> str:
+    """The service to call; audit for what several implement."""
+    return api.owner(rpc) if api.owner(rpc) in SERVICES else "audit"
+
+
 async def send(person: Person, rpc: MethodDescriptor, request: Any) -> Any:
     """The answer, or the first message of a stream of them; `request` is a message or its bytes."""
-    # The inbox is every consumer's; audit has one.
-    owner = api.owner(rpc) if api.owner(rpc) in SERVICES else "audit"
-    channel, path = person.stack.channel(owner), api.path_of(rpc)
+    channel, path = person.stack.channel(implementer(rpc)), api.path_of(rpc)
     data = request if isinstance(request, bytes) else request.SerializeToString()
     answer = GetMessageClass(rpc.output_type).FromString
     if rpc.server_streaming:
         stream = channel.unary_stream(path, response_deserializer=answer)(data, metadata=person.metadata, timeout=10)
-        return await stream.read()
+        first = await stream.read()
+        return GetMessageClass(rpc.output_type)() if first is grpc.aio.EOF else first
     return await channel.unary_unary(path, response_deserializer=answer)(data, metadata=person.metadata, timeout=10)
 
 
@@ -99,6 +107,21 @@ async def _people(one: Tenancy) -> None:
     for n in range(2):
         user = {"email": f"spare{n}@{one.canary}.example", "display_name": one.canary, "attributes": {"x": one.canary}}
         one.keep("user", await ask(one.admin, "CreateUser", user=user))
+        one.keep("invitation", await ask(one.admin, "CreateInvitation", user_id=one.ids["user"][-1]))
+    for action in ("read", "list"):
+        # What students may do anyway: how roles work is tested with them.
+        given = {"permission": {"resource": "vocabulary", "action": action}, "user_id": one.student.user_id}
+        made = await ask(one.admin, "CreateUserPermission", user_permission={**given, "reason": one.canary})
+        one.keep("user_permission", made)
+        # Drafts, which change nothing for the others.
+        policy = {"name": f"{one.canary} {action}", "description": one.canary, "conditions": {"always": True}}
+        policy |= {"resource": "story", "actions": [action], "effect": "POLICY_EFFECT_DENY"}
+        one.keep("resource_policy", await ask(one.admin, "CreateResourcePolicy", policy=policy))
+    # Two deleted users on their way out: what they leave are the erasures.
+    for n in range(2):
+        user = await ask(one.admin, "CreateUser", user={"email": f"gone{n}@{one.canary}.example", "display_name": "x"})
+        await ask(one.admin, "DeleteUser", id=user.id)
+        one.keep("erasure", await ask(one.admin, "PurgeUser", user_id=user.id))
 
 
 async def _course(one: Tenancy) -> None:

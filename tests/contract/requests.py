@@ -21,6 +21,7 @@ KINDS = {
     "entity": "story_version",
     "version": "story_version",
     "requester": "user",
+    "policy": "resource_policy",
     "event": "audit_log",
     "aggregate": "story",
     "pinned_vocabulary": "vocabulary",
@@ -31,6 +32,13 @@ NOT_OURS = {"request_id", "trace_id"}
 SHORT_CUTS = {"etag", "page_token"}
 # Tried in this order against the rules of a field. `{n}` makes the value new each time.
 TEXTS = ("x{n}", "x{n}@kanari.example", "0.5", "0.8", "60", "en", "longer text {n}", f"{0xABC:032x}")
+# Where what the rules of a field allow would not get far.
+KNOWN = {
+    "storyloom.identity.v1.ResourcePolicy.resource": "story",
+    "storyloom.identity.v1.ResourcePolicy.actions": "read",
+    "storyloom.identity.v1.PreviewPolicyRequest.resource": "story",
+    "storyloom.identity.v1.PreviewPolicyRequest.actions": "read",
+}
 Ids = Callable[[str], str]
 _numbers = count(1)
 _validator = protovalidate.Validator()
@@ -51,6 +59,7 @@ def kind_of(rpc: MethodDescriptor, field: FieldDescriptor) -> str:
     if not name:
         whole = field.containing_type is rpc.input_type
         owner = rpc.containing_service.name.removesuffix("Service") if whole else field.containing_type.name
+        owner = "Tenant" if rpc.name == "PurgeTenant" else owner
         name = "user" if owner == "Access" else api.snake(owner)
     return KINDS.get(name, name)
 
@@ -108,6 +117,8 @@ def sample(field: FieldDescriptor) -> Any:
     """A value that the field's own rules allow."""
     found = api.rules(field)
     rules = found.repeated.items if found and field.is_repeated else found
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return b"x"
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
             return _text(field, rules.string if rules else api.validate.StringRules())
@@ -123,6 +134,8 @@ def sample(field: FieldDescriptor) -> Any:
 
 def _text(field: FieldDescriptor, rules: Any) -> str:
     n = next(_numbers)
+    if known := KNOWN.get(field.full_name):
+        return known
     for text in (*getattr(rules, "in"), *(text.format(n=f"{n:05}") for text in TEXTS)):
         fits = text and rules.min_len <= len(text) <= (rules.max_len or len(text))
         if fits and re.search(rules.pattern, text) and ("@" in text) >= rules.email:
@@ -139,6 +152,8 @@ def _well_known(field: FieldDescriptor) -> Message:
             made.FromSeconds(600)
         case "Struct":
             made["x"] = "y"
+        case "Value":
+            made.struct_value["always"] = True
     return made
 
 

@@ -28,6 +28,7 @@ TEXTS = (
     "\u202e\ufeff\U0001f600\u0301",
     " \n\t",
 )
+BYTES = (b"", b"\xff\xfe\0", b'"' * 1000)
 INTEGERS = (-1, 2**31 - 1, -(2**31))
 ENUMS = (99, -1)
 MANY = 10_000
@@ -64,6 +65,9 @@ def all_fields(rpc: MethodDescriptor) -> Iterator[tuple[str, FieldDescriptor]]:
 
 def hostile(field: FieldDescriptor) -> Iterator[Any]:
     """Small values that the field can carry and should not."""
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        yield from BYTES
+        return
     if api.is_output(field) and field.cpp_type != FieldDescriptor.CPPTYPE_STRING:
         return
     match field.cpp_type:
@@ -108,7 +112,7 @@ def huge(field: FieldDescriptor) -> Iterator[Any]:
     if api.is_output(field):
         return
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        yield HUGE
+        yield HUGE.encode() * 2 if field.type == FieldDescriptor.TYPE_BYTES else HUGE
     if field.message_type is not None:
         make = GetMessageClass(field.message_type)
         match field.message_type.name:
@@ -144,7 +148,7 @@ def somewhere(person: Person) -> Person:
 
 
 class TestEveryField:
-    @pytest.mark.parametrize("service", [*SERVICES, "event"])
+    @pytest.mark.parametrize("service", [*SERVICES, "event", "subject"])
     async def test_refuses_or_takes_whatever_is_sent(self, service: str, population: Population) -> None:
         visitors = population.theirs
         found, count = [], 0

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from kit.access import Access, All, AnyOf, Compare, Not, Rule
+from kit.access import Access, All, AnyOf, Compare, Not, Rule, Snapshot
+from kit.ids import NIL
 from kit.settings import SERVICES
 from services.callers import ALLOWED
 from services.identity.catalogue import APPROVABLE, catalogue, is_known
@@ -19,8 +20,15 @@ from tests.contract.tree import nothing
 ADMINISTRATION = {
     *(("user", action) for action in ("create", "update", "delete", "undelete")),
     *(("user", action) for action in ("deactivate", "reactivate", "set_roles")),
+    ("user", "import"),
     *(("role", action) for action in ("create", "read", "update", "delete")),
-    *(("tenant", action) for action in ("create", "read", "list", "update", "suspend", "resume")),
+    *(("user_permission", action) for action in ("create", "read", "list", "delete")),
+    *(("invitation", action) for action in ("create", "read", "list", "revoke")),
+    *(("tenant", action) for action in ("create", "read", "list", "update", "suspend", "resume", "purge")),
+    *(("resource_policy", action) for action in ("create", "read", "list", "update", "activate", "delete", "undelete")),
+    *(("resource_policy", action) for action in ("test", "explain")),
+    ("user", "purge"),
+    *(("erasure", action) for action in ("read", "list")),
 }
 KNOWN_TO_ALL = {"user", "request"}
 OURS = [pytest.param(one, id=one.name) for one in api.services() if api.owner(one.methods[0]) in SERVICES]
@@ -107,7 +115,7 @@ class TestBuiltInRules:
 
     def test_are_found_by_the_engine(self) -> None:
         rule = rules_of("content")[0]
-        nobody: Any = type("Nobody", (), {"grants": staticmethod(lambda resource, action: False)})
+        nobody = Snapshot(tenant_id=NIL, user_id=NIL, roles=frozenset(), permissions=frozenset())
         assert Access([rule]).could(nobody, rule.resource, min(rule.actions))
         assert not Access([rule]).could(nobody, rule.resource, "no_such_action")
 

@@ -107,6 +107,12 @@ class TestEnvironments:
         configuration = made.gateway_configuration()
         assert configuration == made.tool() | {"GATEWAY_SECRET": secrets["GATEWAY_SECRET"]}
 
+    def test_no_program_gets_the_certificate_of_another(self, settings: Settings, place: Path) -> None:
+        inherited = {"TLS_CERTIFICATE": "/tls.crt", "TLS_KEY": "/tls.key", "TLS_CA": "/ca.crt"}
+        made = Environments(settings, load_secrets(place / "secrets.env"), "postgresql://x@/y", inherited)
+        for environment in (made.gateway_configuration(), *map(made.service, SERVICES)):
+            assert not inherited.keys() & environment.keys()
+
     def test_keys_of_the_environment_win(self, settings: Settings, place: Path) -> None:
         made = Environments(settings, load_secrets(place / "secrets.env"), "postgresql://x@/y", {"SECRET_KEY": "mine"})
         assert made.service("content")["SECRET_KEY"] == "mine"

@@ -12,6 +12,7 @@ import yaml
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
+from deploy.certificates import make
 from gateway.descriptors import Api, Rpc
 from gateway.envoy import PAGE, write
 from gateway.routes import content_security_policy
@@ -72,13 +73,21 @@ def validate(configuration: Path) -> str:
     return checked.stdout + checked.stderr if checked.returncode else ""
 
 
+def tls(folder: Path) -> dict[str, str]:
+    """The settings with certificates as operators make them."""
+    make(folder)
+    names = {"TLS_CERTIFICATE": "tls.crt", "TLS_KEY": "tls.key", "TLS_CA": "ca.crt"}
+    return {variable: str(folder / "gateway" / name) for variable, name in names.items()}
+
+
 class TestRealBinary:
     def test_accepts_the_defaults(self, api: Api, tmp_path: Path) -> None:
         assert validate(write(api, Settings.read({}), tmp_path)) == ""
 
     def test_accepts_host_names_several_endpoints_a_collector_and_no_access_log(self, api: Api, tmp_path: Path) -> None:
         settings = Settings.read(
-            {
+            tls(tmp_path)
+            | {
                 "CONTENT_ADDRESS": "content-0.content:7102,content-1.content:7102",
                 "IDENTITY_ADDRESS": "127.0.0.1:7101,127.0.0.1:7111",
                 "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",

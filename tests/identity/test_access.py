@@ -8,6 +8,10 @@ import grpc
 import pytest
 
 from kit.auth import ServiceCredential
+from storyloom.audit.v1 import audit_logs_pb2
+from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
+from storyloom.content.v1 import stories_pb2
+from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
 from storyloom.identity.v1 import access_pb2, sessions_pb2, tenants_pb2, users_pb2
 from storyloom.identity.v1.access_pb2_grpc import AccessServiceStub
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
@@ -171,3 +175,117 @@ class TestGetUserSummaries:
             (ids[2], False, ""),
             (ids[3], False, ""),
         ]
+
+
+def question(resource, action, id_=""):
+    return {
+        "action": access_pb2.AccessAction(name=action),
+        "resource": access_pb2.AccessResource(type=resource, id=id_),
+    }
+
+
+async def make_story(person):
+    story = stories_pb2.Story(title="Mèo", text="Con mèo ngủ.", language="vi", learning_language="en")
+    request = stories_pb2.CreateStoryRequest(story=story)
+    return await person.stub(StoryServiceStub, "content").CreateStory(request)
+
+
+async def checked(person, resource, action, id_="", subject=""):
+    request = access_pb2.CheckAccessRequest(**question(resource, action, id_))
+    if subject:
+        request.subject.id = subject
+    return (await person.stub(AccessServiceStub, "identity").CheckAccess(request)).decision
+
+
+class TestCheckAccess:
+    async def test_answers_for_rows_of_other_services_as_these_would(self, school):
+        story = await make_story(school.teacher)
+        assert await checked(school.teacher, "story", "update", story.id)
+        assert not await checked(school.student, "story", "read", story.id)
+        assert not await checked(school.teacher, "story", "delete", str(uuid4()))
+
+    async def test_another_tenants_row_is_like_none(self, school):
+        story = await make_story(school.teacher)
+        assert not await checked(school.outsider_admin, "story", "read", story.id)
+
+    async def test_without_an_id_tells_whether_there_could_be_one(self, school):
+        assert await checked(school.teacher, "story", "create")
+        assert not await checked(school.student, "story", "create")
+        assert await checked(school.student, "story", "read")
+
+    async def test_is_about_somebody_else_only_for_those_who_may_ask_why(self, school):
+        story = await make_story(school.teacher)
+        assert not await checked(school.admin, "story", "read", story.id, subject=school.student.user_id)
+        assert await checked(school.admin, "story", "update", story.id, subject=school.teacher.user_id)
+        async with refused("PERMISSION_REQUIRED"):
+            await checked(school.teacher, "story", "read", story.id, subject=school.student.user_id)
+
+    async def test_refuses_what_is_not_in_the_catalogue(self, school):
+        async with refused("INVALID_FIELD", field="action.name"):
+            await checked(school.admin, "story", "burn", str(uuid4()))
+
+    async def test_answers_hundreds_at_once_across_services_in_their_order(self, school):
+        story = await make_story(school.teacher)
+        asked = [
+            question("story", "update", story.id),
+            question("user", "read", school.student.user_id),
+            question("quiz", "read", str(uuid4())),
+            question("story", "publish", story.id),
+            question("course", "create"),
+        ]
+        request = access_pb2.BatchCheckAccessRequest(
+            evaluations=[access_pb2.AccessEvaluation(**one) for one in asked] * 60
+        )
+        answer = await school.teacher.stub(AccessServiceStub, "identity").BatchCheckAccess(request)
+        assert [one.decision for one in answer.evaluations] == [True, True, False, True, True] * 60
+
+
+class TestExplainAccess:
+    async def explain(self, person, resource, action, id_, subject):
+        request = access_pb2.ExplainAccessRequest(**question(resource, action, id_))
+        request.subject.id = subject
+        return await person.stub(AccessServiceStub, "identity").ExplainAccess(request)
+
+    async def test_tells_rules_values_and_what_would_change_it(self, school):
+        story = await make_story(school.teacher)
+        found = await self.explain(school.admin, "story", "read", story.id, school.student.user_id)
+        assert not found.decision
+        assert found.attributes["story.status"].string_value == "draft"
+        names = {one.name: one.holds for one in found.considered}
+        assert names == {"anyone reads published stories": False, "authors read their stories": False}
+        (change,) = found.changes
+        assert (change.subject, change.value.bool_value, found.smallest) == ("story:read", True, True)
+
+    async def test_tells_what_allowed_it(self, school):
+        story = await make_story(school.teacher)
+        found = await self.explain(school.admin, "story", "update", story.id, school.teacher.user_id)
+        assert found.decision
+        assert found.permitted
+        assert found.reason.startswith("Allowed: the user has the permission story:update")
+
+    async def test_agrees_with_the_check(self, school):
+        story = await make_story(school.teacher)
+        for person in (school.admin, school.teacher, school.student, school.auditor):
+            for action in ("read", "update", "publish", "delete"):
+                why = await self.explain(school.admin, "story", action, story.id, person.user_id)
+                decision = await checked(school.admin, "story", action, story.id, subject=person.user_id)
+                assert why.decision == decision, (person.email, action, why.reason)
+
+    async def test_is_not_for_everybody(self, school):
+        story = await make_story(school.teacher)
+        async with refused("PERMISSION_REQUIRED"):
+            await self.explain(school.teacher, "story", "read", story.id, school.teacher.user_id)
+
+    async def test_another_tenants_resources_and_users_are_absent(self, school):
+        story = await make_story(school.teacher)
+        for who in (school.outsider.user_id, school.student.user_id):
+            async with refused("RESOURCE_NOT_FOUND"):
+                await self.explain(school.outsider_admin, "story", "read", story.id, who)
+
+    async def test_is_written_down(self, school):
+        story = await make_story(school.teacher)
+        await self.explain(school.admin, "story", "read", story.id, school.student.user_id)
+        await school.settle()
+        logs = school.admin.stub(AuditLogServiceStub, "audit")
+        found = await logs.ListAuditLogs(audit_logs_pb2.ListAuditLogsRequest(entity_id=story.id))
+        assert "explain_access" in [one.action for one in found.audit_logs]

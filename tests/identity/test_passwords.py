@@ -1,5 +1,10 @@
 """Passwords and their hashes."""
 
+import asyncio
+import itertools
+import os
+import sys
+import threading
 import time
 import unicodedata
 
@@ -46,3 +51,26 @@ class TestPasswords:
         weak = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
         assert passwords.is_outdated(weak)
         assert not passwords.is_outdated(await passwords.hash("secret"))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness of threads")
+    async def test_hashing_gives_way_to_everything_else(self, passwords):
+        def niceness():
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+        assert await asyncio.wrap_future(passwords._threads.submit(niceness)) == niceness() + 10
+
+    async def test_the_loop_goes_on_meanwhile(self, passwords):
+        """Of ten hashes at once, none holds up the loop, whose ticks tell."""
+        ticks, over = [], asyncio.Event()
+
+        async def tick():
+            while not over.is_set():
+                ticks.append(time.perf_counter())
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        await asyncio.gather(*(passwords.hash("secret") for _ in range(10)))
+        over.set()
+        await ticking
+        gaps = sorted(after - before for before, after in itertools.pairwise(ticks))
+        assert gaps[len(gaps) * 99 // 100] < 0.02

@@ -98,6 +98,16 @@ class TestListRoles:
             await roles_of(school.student).ListRoles(roles_pb2.ListRolesRequest())
 
 
+    async def test_tells_how_many_have_each(self, own):
+        for role in ("student", "student", "teacher"):
+            await own.user(role)
+        page = await roles_of(own.admin).ListRoles(roles_pb2.ListRolesRequest())
+        counts = {role.slug: role.user_count for role in page.roles}
+        assert counts == {"admin": 1, "teacher": 1, "student": 2, "auditor": 0}
+        student = await role_of(own, "student")
+        assert (await update(own.admin, roles_pb2.Role(id=student.id, name="Pupil"), "name")).user_count == 2
+
+
 class TestUpdateRole:
     async def test_is_in_force_for_its_holders_within_two_seconds(self, own):
         student = await own.person("student")

@@ -62,6 +62,11 @@ class TestRefreshSecret:
         with pytest.raises(Unauthenticated):
             RefreshSecret.parse(short)
 
+    @given(st.text(max_size=120))
+    def test_of_another_kind_is_refused_in_its_own_words(self, text):
+        with pytest.raises(Unauthenticated, match="invitation is not valid"):
+            rules.InvitationSecret.parse(text)
+
     def test_what_is_stored_does_not_reveal_the_token(self):
         secret = RefreshSecret.new(uuid4(), uuid4())
         assert secret.secret not in secret.digest

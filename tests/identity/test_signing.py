@@ -4,7 +4,9 @@ import asyncio
 import base64
 import json
 import os
+import time
 from datetime import timedelta
+from types import SimpleNamespace
 from unittest.mock import AsyncMock
 from uuid import uuid4
 
@@ -121,3 +123,33 @@ class TestKeyring:
         await trusting.verify(token)
         with pytest.raises(Unauthenticated):
             await TokenVerifier(foreign, issuer="https://storyloom.example", audience="storyloom").verify(token)
+
+    @pytest.mark.parametrize("phase", range(4))
+    async def test_a_verifier_that_runs_meanwhile_refuses_no_token(self, keyrings, monkeypatch, phase):
+        """Two processes sign, of which one reads the keys half a minute late; a service verifies, which asks for keys
+        it does not know, and a cache that is two minutes old at most and never asks before."""
+        ring, late = keyrings(), keyrings()
+        await asyncio.gather(ring.load(), late.load())
+        start, seconds = now() + 30 * DAY - timedelta(minutes=1), 0.0
+        monkeypatch.setattr("kit.auth.time", SimpleNamespace(time=time.time, monotonic=lambda: seconds))
+        verifier = TokenVerifier(ring.jwks, issuer="https://storyloom.example", audience="storyloom")
+        issued, signers, cached = [], [], []
+        # From a minute before a successor is published until the retired key has gone.
+        for half_minute in range(42):
+            seconds = 30.0 * half_minute
+            await ring.step(start + timedelta(seconds=seconds))
+            await ring.load()
+            for one in (ring, late):
+                token, _ = one.access_token(tenant_id=uuid4(), user_id=uuid4(), session_id=uuid4(), roles=[])
+                issued.append((seconds, token, kid_of(one)))
+                signers.append(kid_of(one))
+            if not cached or half_minute % 4 == phase:
+                cached = await published(ring)
+            await late.load()
+            verifier._remembered.clear()
+            for issued_at, token, kid in issued:
+                if seconds - issued_at < rules.ACCESS_TOKEN_LIFETIME.total_seconds():
+                    await verifier.verify(token)
+                    assert kid in cached
+        assert len(set(signers)) == 2
+        assert await published(ring) == [signers[-1]]

@@ -1,6 +1,7 @@
 """The tenants of the platform."""
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,10 +11,14 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from storyloom.content.v1 import courses_pb2
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
-from storyloom.identity.v1 import roles_pb2, tenants_pb2, users_pb2
+from storyloom.identity.v1 import invitations_pb2, roles_pb2, tenants_pb2, users_pb2
+from storyloom.identity.v1.invitations_pb2_grpc import InvitationServiceStub
 from storyloom.identity.v1.roles_pb2_grpc import RoleServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
+from tests.contract import api
+from tests.contract.answers import answer
+from tests.contract.population import rpc_named
 from tests.identity.waiting import soon_allowed, soon_refused
 from tests.stack import PASSWORD, refused
 
@@ -190,6 +195,97 @@ class TestUpdateTenant:
         changed = tenants_pb2.Tenant(id=school.teacher.tenant_id, name="Renamed")
         async with refused("PERMISSION_REQUIRED"):
             await tenants_of(school.teacher).UpdateTenant(tenants_pb2.UpdateTenantRequest(tenant=changed))
+
+
+async def set_quota(school, own, users, *, by=None):
+    changed = tenants_pb2.Tenant(id=own.tenant.id)
+    changed.settings.quotas.users = users
+    request = tenants_pb2.UpdateTenantRequest(tenant=changed)
+    return await tenants_of(by or school.root).UpdateTenant(request)
+
+
+class TestQuotaOfUsers:
+    async def test_of_many_made_at_once_as_many_as_allowed_are(self, own, school):
+        tenant = await set_quota(school, own, 4)
+        assert tenant.settings.quotas.users == 4
+        results = await asyncio.gather(*(own.user("student") for _ in range(8)), return_exceptions=True)
+        assert sum(isinstance(one, users_pb2.User) for one in results) == 3
+        async with refused("WRONG_STATE") as refusal:
+            await own.user("student")
+        assert refusal.metadata == {"state": "quota_of_users", "quota": "4"}
+
+    async def test_a_deleted_user_makes_room_and_comes_back_only_into_it(self, own, school):
+        first = await own.user("student")
+        await set_quota(school, own, 2)
+        await own.users.DeleteUser(users_pb2.DeleteUserRequest(id=first.id))
+        second = await own.user("student")
+        async with refused("WRONG_STATE") as refusal:
+            await own.users.UndeleteUser(users_pb2.UndeleteUserRequest(id=first.id))
+        assert refusal.metadata["state"] == "quota_of_users"
+        await own.users.DeleteUser(users_pb2.DeleteUserRequest(id=second.id))
+        await own.users.UndeleteUser(users_pb2.UndeleteUserRequest(id=first.id))
+
+    async def test_binds_invitations_too(self, own, school):
+        await set_quota(school, own, 1)
+        user = users_pb2.User(email="guest@example.org", display_name="Guest")
+        async with refused("WRONG_STATE"):
+            await own.admin.stub(InvitationServiceStub, "identity").CreateInvitation(
+                invitations_pb2.CreateInvitationRequest(user=user)
+            )
+
+    async def test_takes_nobody_away_and_0_ends_it(self, own, school):
+        user = await own.user("student")
+        await set_quota(school, own, 1)
+        assert (await own.users.GetUser(users_pb2.GetUserRequest(id=user.id))).id == user.id
+        await set_quota(school, own, 0)
+        await own.user("student")
+
+    async def test_an_administrator_of_the_tenant_neither_lifts_nor_loses_it(self, own, school):
+        await set_quota(school, own, 3)
+        for users in (0, 2, 300):
+            async with refused("PERMISSION_REQUIRED"):
+                await set_quota(school, own, users, by=own.admin)
+        changed = tenants_pb2.Tenant(id=own.tenant.id)
+        changed.settings.approval_quorum = 2
+        tenant = await tenants_of(own.admin).UpdateTenant(tenants_pb2.UpdateTenantRequest(tenant=changed))
+        assert (tenant.settings.approval_quorum, tenant.settings.quotas.users) == (2, 3)
+        # What was read may be sent back.
+        await tenants_of(own.admin).UpdateTenant(tenants_pb2.UpdateTenantRequest(tenant=tenant))
+
+
+LISTS_OF_SERVICES = {
+    "identity": "ListRoles",
+    "content": "ListCourses",
+    "learning": "ListEnrollments",
+    "assessment": "ListQuizzes",
+    "audit": "ListAuditLogs",
+}
+
+
+@pytest.mark.parametrize(("service", "rpc"), LISTS_OF_SERVICES.items())
+class TestActingInAnotherTenant:
+    def call(self, person, rpc, tenant_id):
+        return answer(replace(person, extra=(("x-act-in-tenant", tenant_id),)), rpc_named(rpc), b"")
+
+    async def test_is_for_super_administrators_and_audited(self, service, rpc, own, school, database):
+        asked = await self.call(school.root, rpc, own.tenant.id)
+        assert asked.ok, asked
+        await school.settle()
+        rows = await database.fetch(
+            "SELECT user_id, rpc, acting_tenant_id FROM audit.audit_logs WHERE tenant_id = $1 AND action = $2",
+            UUID(own.tenant.id),
+            "act_in_tenant",
+        )
+        assert [tuple(row) for row in rows] == [(UUID(school.root.user_id), api.path_of(rpc_named(rpc)), UUID(int=0))]
+
+    async def test_is_refused_to_everybody_else_and_that_is_audited(self, service, rpc, own, school, database):
+        for person in (school.admin, school.student, await staff(own, school, "system_admin")):
+            refusal = await self.call(person, rpc, own.tenant.id)
+            assert refusal.code is grpc.StatusCode.PERMISSION_DENIED, (person.email, refusal)
+            assert refusal.holds({own.tenant.id, own.slug}) == []
+        await school.settle()
+        denials = "SELECT count(*) FROM audit.audit_logs WHERE user_id = $1 AND action = 'deny' AND rpc = $2"
+        assert await database.fetchval(denials, UUID(school.admin.user_id), api.path_of(rpc_named(rpc))) >= 1
 
 
 class TestSuspendAndResumeTenant:

@@ -142,6 +142,15 @@ class TestListUsers:
             request.page_token = response.next_page_token
         assert paged == everyone
 
+    async def test_shows_deleted_users_to_who_may_bring_them_back(self, own):
+        teacher, gone = await own.person("teacher"), await own.user("student")
+        await own.users.DeleteUser(users_pb2.DeleteUserRequest(id=gone.id))
+        assert gone.id not in await self.listed(own.admin)
+        assert gone.id in await self.listed(own.admin, show_deleted=True)
+        async with refused("PERMISSION_REQUIRED") as refusal:
+            await self.listed(teacher, show_deleted=True)
+        assert refusal.metadata["permission"] == "user:undelete"
+
     async def test_a_student_may_not(self, school):
         async with refused("PERMISSION_REQUIRED"):
             await self.listed(school.student)
@@ -211,10 +220,11 @@ class TestUpdateUser:
         user = await update(person, users_pb2.User(id=person.user_id, display_name="Mai", locale="vi-VN"))
         assert (user.display_name, user.locale) == ("Mai", "vi-VN")
 
-    @pytest.mark.parametrize("field", ["email", "level"])
+    @pytest.mark.parametrize("field", ["email", "level", "attributes"])
     async def test_users_change_nothing_else_of_their_account(self, shared, field):
         person = await shared.person("student")
-        changed = users_pb2.User(id=person.user_id, **{field: "b@example.org"})
+        value = {"class": "7b"} if field == "attributes" else "b@example.org"
+        changed = users_pb2.User(id=person.user_id, **{field: value})
         async with refused("PERMISSION_REQUIRED"):
             await update(person, changed)
         async with refused("PERMISSION_REQUIRED"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -124,3 +124,37 @@ class TestLimiter:
             await asyncio.gather(task, return_exceptions=True)
         async with asyncio.timeout(0.2), limiter.slot("c"):
             pass
+
+
+class TestLentSlot:
+    async def test_serves_others_meanwhile(self) -> None:
+        limiter = Limiter(1, 0.2)
+        async with limiter.slot("a") as slot, slot.lent(), limiter.slot("b"):
+            pass
+        async with limiter.slot("c"):
+            pass
+
+    async def test_is_waited_for_again(self) -> None:
+        limiter = Limiter(1, 0.05)
+        with pytest.raises(ResourceExhausted):
+            async with AsyncExitStack() as other, limiter.slot("a") as slot, slot.lent():
+                await other.enter_async_context(limiter.slot("b"))
+        async with limiter.slot("c"):
+            pass
+
+    async def test_is_not_given_back_twice_by_a_call_that_is_cancelled(self) -> None:
+        limiter, lent = Limiter(1, 0.05), asyncio.Event()
+
+        async def hang() -> None:
+            async with limiter.slot("a") as slot, slot.lent():
+                lent.set()
+                await asyncio.sleep(10)
+
+        task = asyncio.create_task(hang())
+        await lent.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with limiter.slot("b"):
+            with pytest.raises(ResourceExhausted):
+                async with limiter.slot("c"):
+                    pass

@@ -51,7 +51,7 @@ class TestEnvironment:
 
     @pytest.mark.parametrize("service", SERVICES)
     def test_every_service_has_an_address(self, service: str) -> None:
-        assert read(**{f"{service.upper()}_ADDRESS": "elsewhere:1"}).address_of(service) == "elsewhere:1"
+        assert read(**{f"{service.upper()}_ADDRESS": "localhost:1"}).address_of(service) == "localhost:1"
 
     def test_a_process_without_them_says_so_and_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in REQUIRED:

@@ -33,6 +33,7 @@ from kit.pagination import Page
 from kit.server import Service
 from kit.settings import SERVICES, Settings
 from kit.trust import Trust
+from storyloom.access.v1.decisions_pb2 import PolicyInForce
 from tests.stack import free_port, random_key
 
 PROTOS = Path(__file__).parent / "protos"
@@ -102,6 +103,7 @@ class Toy:
     snapshots: dict[tuple[UUID, UUID], Snapshot] = field(default_factory=dict)
     changes: asyncio.Queue[Change | None] = field(default_factory=asyncio.Queue)
     tenant: UUID = field(default_factory=uuid4)
+    policies: dict[UUID, list[PolicyInForce]] = field(default_factory=dict)
     failing: dict[str, Exception] = field(default_factory=dict)
     looked_up: int = 0
 
@@ -315,7 +317,10 @@ def _trust(toy: Toy) -> Trust:
             except TimeoutError:
                 yield None
 
-    return Trust(keys, snapshots, changes)
+    async def policies(tenant_id: UUID) -> list[PolicyInForce]:
+        return toy.policies.get(tenant_id, [])
+
+    return Trust(keys, snapshots, changes, policies)
 
 
 async def _make_database(superuser_url: str, note: Any) -> None:
@@ -328,7 +333,7 @@ async def _make_database(superuser_url: str, note: Any) -> None:
     async with engine.begin() as connection:
         await connection.exec_driver_sql("CREATE SCHEMA toy")
         await connection.run_sync(note.metadata.create_all)
-        for table in ("notes", "idempotency_keys"):
+        for table in ("notes", "idempotency_keys", "erasure_receipts"):
             for statement in protection("toy", table):
                 await connection.exec_driver_sql(statement)
         await connection.exec_driver_sql("GRANT USAGE ON SCHEMA toy TO storyloom_toy")

@@ -1,6 +1,6 @@
 """Statements on courses, and on what is projected of their learners and of the tenant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -92,14 +92,25 @@ async def find_course_of(session: WriteSession, part: Any, part_id: UUID) -> Cou
     return await find_course(session, Course.id == course_id.scalar_subquery())
 
 
-async def list_taken_courses(session: ReadSession) -> frozenset[UUID]:
-    """The ids of the courses that the caller takes, as far as learning's events have told."""
+async def list_taken_courses(session: ReadSession, user_id: UUID | None = None) -> frozenset[UUID]:
+    """The ids of the courses that the user, or else the caller, takes, as far as learning's events have told."""
     statement = select(CourseAccess.course_id).where(
         CourseAccess.tenant_id == session.tenant_id,
-        CourseAccess.user_id == current().subject,
+        CourseAccess.user_id == (user_id or current().subject),
         CourseAccess.active,
     )
     return frozenset((await session.execute(statement)).scalars())
+
+
+async def taken_courses(session: ReadSession, user_id: UUID) -> Mapping[str, Any]:
+    """What the rules know of a user."""
+    return {"user.course_ids": await list_taken_courses(session, user_id)}
+
+
+async def course_status(session: ReadSession, user_id: UUID, unit: Any) -> Mapping[str, Any]:
+    """What the rules know of a unit."""
+    statement = select(Course.status).where(Course.tenant_id == session.tenant_id, Course.id == unit.course_id)
+    return {"course.status": await session.scalar(statement)}
 
 
 async def get_settings(session: ReadSession) -> Any:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import Text, and_, bindparam, func, select
 
-from kit.access import visible
-from kit.db import ReadSession, WriteSession, prepared
+from kit.access import filtered
+from kit.db import ReadSession, Shapes, WriteSession, prepared
 from kit.errors import NotFound
 from kit.pagination import Page
 from services.content.models import Base, Story
-from services.content.queries.courses import ordered, titled
+from services.content.queries.courses import ordered
 from storyloom.content.v1.stories_pb2 import ListStoriesRequest
 
 # Tables, not entities: columns of entities cost each execution of a new statement a comparison with those of the
@@ -44,6 +44,16 @@ ONE = prepared(ONE_STORY, "tenant", "story")
 ONE_FULL = prepared(ONE_STORY.add_columns(Current.c.body, Published.c.body.label("published_body")), "tenant", "story")
 
 
+# Whatever a list may be narrowed by.
+WANTED = {
+    "lesson": Story.lesson_id == bindparam("lesson"),
+    "status": Story.status == bindparam("status"),
+    "language": Story.language == bindparam("language"),
+    "query": func.starts_with(func.lower(Story.title), func.lower(bindparam("query", type_=Text))),
+}
+LISTS = Shapes()
+
+
 async def get_story(session: ReadSession, story_id: UUID, *, full: bool = False, deleted: bool = False) -> Any:
     """The story's columns and those of its current and published versions; `full` adds what FULL view shows."""
     row = await session.fetchrow(ONE_FULL if full else ONE, story_id)
@@ -54,17 +64,18 @@ async def get_story(session: ReadSession, story_id: UUID, *, full: bool = False,
 
 async def list_stories(session: ReadSession, request: ListStoriesRequest, status: str, page: Page) -> Sequence[Any]:
     """One row more than the page holds, of the stories that the caller may see."""
-    statement = BASIC.where(Story.deleted_at.is_(None), visible("list", Story))
-    if request.order_by.startswith("title"):
-        statement = statement.add_columns(func.lower(Story.title).label("title_key"))
-    if request.lesson_id:
-        statement = statement.where(Story.lesson_id == UUID(request.lesson_id))
-    if status:
-        statement = statement.where(Story.status == status)
-    if request.language:
-        statement = statement.where(Story.language == request.language)
-    statement = ordered(titled(statement, Story, request.query), Story, request.order_by, page)
-    return (await session.execute(statement, {"tenant": session.tenant_id})).all()
+    lesson_id = UUID(request.lesson_id) if request.lesson_id else None
+    wanted = {"lesson": lesson_id, "status": status, "language": request.language, "query": request.query}
+    given = {name: value for name, value in wanted.items() if value}
+    seen = filtered("list", Story)
+
+    def build() -> Any:
+        statement = BASIC.where(Story.deleted_at.is_(None), seen.expression, *(WANTED[name] for name in given))
+        if request.order_by.startswith("title"):
+            statement = statement.add_columns(func.lower(Story.title).label("title_key"))
+        return ordered(statement, Story, request.order_by, page)
+
+    return await LISTS.fetch(session, (request.order_by, seen.shape), build, {**given, **seen.values, **page.values})
 
 
 async def lock_story(session: WriteSession, story_id: UUID, *, deleted: bool = False) -> Story:

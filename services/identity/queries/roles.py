@@ -29,8 +29,10 @@ def _permissions_of_role(tenant_id: UUID) -> Any:
 
 
 def _roles(tenant_id: UUID) -> Select[Any]:
-    """Roles with their permissions, each as `resource:action`."""
-    return select(*Role.__table__.columns, _permissions_of_role(tenant_id)).where(Role.tenant_id == tenant_id)
+    """Roles with their permissions, each as `resource:action`, and the number of users who have them."""
+    holders = select(func.count()).where(UserRole.tenant_id == tenant_id, UserRole.role_id == Role.id)
+    columns = *Role.__table__.columns, _permissions_of_role(tenant_id), holders.scalar_subquery().label("user_count")
+    return select(*columns).where(Role.tenant_id == tenant_id)
 
 
 async def get_role_row(session: ReadSession, role_id: UUID) -> Row[Any]:

@@ -36,11 +36,10 @@ async def get_tenant_row(session: ReadSession) -> Row[Any]:
     return existing((await session.execute(statement)).one_or_none(), "tenant")
 
 
-async def find_listing(session: ReadSession, slug: str) -> Row[Any] | None:
-    statement = select(TenantListing.id, TenantListing.status).where(
-        TenantListing.tenant_id == session.tenant_id, TenantListing.slug == slug
-    )
-    return (await session.execute(statement)).one_or_none()
+async def get_user_quota(session: ReadSession) -> int:
+    """How many users the tenant may have; 0 is any number."""
+    quota = Tenant.settings["quotas"]["users"].as_integer()
+    return int(await session.scalar(select(quota).where(Tenant.tenant_id == session.tenant_id)) or 0)
 
 
 async def get_listing(session: ReadSession, tenant_id: UUID) -> Row[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Select, Text, Uuid, bindparam, exists, func, or_, select, update
+from sqlalchemy import ARRAY, Row, Select, Text, exists, func, or_, select, update
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
@@ -30,24 +30,10 @@ def role_slugs(tenant_id: Any) -> Any:
     return func.array(slugs.scalar_subquery(), type_=ARRAY(Text)).label("roles")
 
 
-def _users(tenant_id: Any) -> Select[Any]:
+def users_of(tenant_id: Any) -> Select[Any]:
     """Users with the slugs of their roles; deleted ones as well."""
     shown = (column for column in User.__table__.columns if column.key != "password_hash")
     return select(*shown, role_slugs(tenant_id)).where(User.tenant_id == tenant_id)
-
-
-_TENANT = bindparam("tenant_id", type_=Uuid)
-# Built once: every sign-in asks for it.
-ACCOUNT = (
-    _users(_TENANT)
-    .where(func.lower(User.email) == func.lower(bindparam("email", type_=Text)), User.deleted_at.is_(None))
-    .add_columns(User.password_hash)
-)
-
-
-async def find_account(session: ReadSession, email: str) -> Row[Any] | None:
-    """The user of the e-mail address, whatever the case of its letters, with the hash of their password."""
-    return (await session.execute(ACCOUNT, {"tenant_id": session.tenant_id, "email": email})).one_or_none()
 
 
 async def get_password_hash(session: ReadSession, user_id: UUID) -> str | None:
@@ -58,7 +44,7 @@ async def get_password_hash(session: ReadSession, user_id: UUID) -> str | None:
 
 async def get_user_row(session: ReadSession, user_id: UUID, *, also_deleted: bool = False) -> Row[Any]:
     """The user with their roles."""
-    statement = _users(session.tenant_id).where(User.id == user_id)
+    statement = users_of(session.tenant_id).where(User.id == user_id)
     if not also_deleted:
         statement = statement.where(User.deleted_at.is_(None))
     return existing((await session.execute(statement)).one_or_none(), "user")
@@ -85,12 +71,14 @@ ORDERS = {
 
 
 async def list_users(
-    session: ReadSession, page: Page, *, role: str, query: str, status: str, order: str
+    session: ReadSession, page: Page, *, role: str, query: str, status: str, order: str, show_deleted: bool
 ) -> tuple[Sequence[Row[Any]], str]:
     """A page of users with the slugs of their roles, and the token of the next."""
     key, descending = ORDERS[order]
     keys = (key,) if key is User.id else (key, User.id)
-    statement = _users(session.tenant_id).where(User.deleted_at.is_(None), visible("list", User))
+    statement = users_of(session.tenant_id).where(visible("list", User))
+    if not show_deleted:
+        statement = statement.where(User.deleted_at.is_(None))
     if role:
         statement = statement.where(_has_role(session.tenant_id, role))
     if query:
@@ -122,6 +110,13 @@ async def list_names(session: ReadSession, ids: Iterable[UUID]) -> dict[UUID, st
     return {row.id: row.display_name for row in await session.execute(statement)}
 
 
+async def count_users(session: WriteSession) -> int:
+    """How many users of the tenant are not deleted. Before a comparison with a quota, lock the tenant: `get_tenant`."""
+    await session.flush()
+    statement = select(func.count()).where(User.tenant_id == session.tenant_id, User.deleted_at.is_(None))
+    return int(await session.scalar(statement))
+
+
 async def replace_password(session: WriteSession, user_id: UUID, *, old: str | None, new: str) -> bool:
     """Stores another hash of the user's password; False when it was changed meanwhile. The user's etag stays."""
     found = await session.execute(
@@ -135,7 +130,7 @@ async def replace_password(session: WriteSession, user_id: UUID, *, old: str | N
 
 
 async def count_administrators(session: WriteSession) -> int:
-    """How many users may do everything in the tenant.
+    """How many users may do everything in the tenant, and not for a time only.
 
     Two changes at once could each leave the other's administrator as the last: lock the tenant with `get_tenant` before
     the change.
@@ -151,7 +146,9 @@ async def count_administrators(session: WriteSession) -> int:
         .where(UserRole.tenant_id == session.tenant_id, RolePermission.tenant_id == session.tenant_id)
         .filter_by(**everything)
     )
-    directly = select(UserPermission.user_id).where(UserPermission.tenant_id == session.tenant_id)
+    directly = select(UserPermission.user_id).where(
+        UserPermission.tenant_id == session.tenant_id, UserPermission.expires_at.is_(None)
+    )
     statement = select(func.count()).where(
         User.tenant_id == session.tenant_id,
         User.status == "active",

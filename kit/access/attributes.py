@@ -1,0 +1,80 @@
+"""What conditions may look at: the fields of resources that their messages mark, the caller, and the request."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto
+
+from kit.access.conditions import row_field
+from kit.options import is_policy_attribute
+
+# Fields that every message calls by another name than its table does.
+COLUMNS = {"create_time": "created_at", "update_time": "updated_at"}
+ANY_KIND = "any"
+
+
+class Attribute(NamedTuple):
+    """`kind` is one of `kit.access.conditions.kind_of`, or `any`; `many` says that it has several values; `values`
+    are the only ones that a text may have, () when it may have any; `prefix` is what stands before them in the API."""
+
+    kind: str
+    many: bool = False
+    values: tuple[str, ...] = ()
+    prefix: str = ""
+
+
+OF_CALLER: Mapping[str, Attribute] = {
+    "user.id": Attribute("id"),
+    "user.tenant_id": Attribute("id"),
+    "user.role": Attribute("text", many=True),
+    "user.level": Attribute("text"),
+    "request.time": Attribute("time"),
+}
+_FREE = re.compile(r"user\.attributes\.[a-z][a-z0-9_]{0,63}")
+_NUMBERS = {
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64,
+}
+_MESSAGES = {"google.protobuf.Timestamp": "time", "google.protobuf.Duration": "duration"}
+
+
+def find_attribute(path: str, resource: str, fields: Mapping[str, Attribute]) -> Attribute | None:
+    """What the path names in a condition on the resource, whose marked fields are `fields`; None for nothing."""
+    if field := row_field(path, resource):
+        return fields.get(field)
+    return Attribute(ANY_KIND) if _FREE.fullmatch(path) else OF_CALLER.get(path)
+
+
+def attributes_of(message: Descriptor) -> dict[str, Attribute]:
+    """The fields that the resource's message marks as `policy_attribute`. The message may be of any pool."""
+    declared = DescriptorProto()
+    message.CopyToProto(declared)
+    marked = {field.name for field in declared.field if is_policy_attribute(field)}
+    return {field.name: _attribute(field) for field in message.fields if field.name in marked}
+
+
+def _attribute(field: FieldDescriptor) -> Attribute:
+    many = bool(field.is_repeated)
+    if field.enum_type is not None:
+        return _enumerated(field.enum_type, many)
+    if field.message_type is not None:
+        return Attribute(_MESSAGES[field.message_type.full_name], many)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        is_id = field.name.endswith(("_id", "_ids")) or field.name == "id"
+        return Attribute("id" if is_id else "text", many)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return Attribute("bool", many)
+    if field.cpp_type in _NUMBERS:
+        return Attribute("number", many)
+    raise TypeError(f"{field.full_name}: SQL and Python compare such numbers differently, so policies may not")
+
+
+def _enumerated(enum: EnumDescriptor, many: bool) -> Attribute:
+    """Tables hold `published` for `STORY_STATUS_PUBLISHED`."""
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    values = tuple(value.name.removeprefix(prefix).lower() for value in enum.values if value.number)
+    return Attribute("text", many, values, prefix)

@@ -1,0 +1,390 @@
+"""What a service knows of users and tenants: told, forgotten, and proven forgotten, as the service declares it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
+from sqlalchemy import MetaData, Table
+
+from kit.db import Database, WriteSession
+from kit.ids import SYSTEM_TENANT
+from storyloom.event.v1.changes_pb2 import ChangeRecorded
+from storyloom.subject.v1 import subjects_pb2
+from storyloom.subject.v1.subjects_pb2 import (
+    EraseUserRequest,
+    ExportedRecord,
+    ExportUserRequest,
+    PurgeTenantRequest,
+    Receipt,
+    RowCount,
+)
+
+# Stands where the id of an erased user stood: the Max UUID of RFC 9562, which is nobody's.
+ERASED = UUID(int=2**128 - 1)
+DELETED, ANONYMIZED, KEPT = "deleted", "anonymized", "kept"
+# One transaction each; the statement must end long before the database ends it.
+BATCH = 500
+# A call answers with what it did so far; the next one goes on.
+WORKING_SECONDS = 3.0
+EXPORTED_AT_ONCE = 200
+LARGEST_EXACT = 2**53
+# Tables of the kit that are no tenant's rows, or have a step of their own.
+APART = frozenset({"outbox", "inbox"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of rows at an erasure. `values` are SQL by column, in which `$2` is the user's id."""
+
+    action: str
+    values: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+
+
+GOES = Fate(DELETED)
+# The value of a column that named the user.
+NOBODY = f"'{ERASED}'::uuid"
+# The same where two erased users must not become one.
+SOMEBODY = "gen_random_uuid()"
+
+
+def loses_name(why: str, **values: str) -> Fate:
+    """The rows stay, because of this, with these values in place of what was the user's."""
+    return Fate(ANONYMIZED, values, why)
+
+
+def kept(why: str) -> Fate:
+    """The rows stay as they are, because of this."""
+    return Fate(KEPT, why=why)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The user of a row is that of another one, which this column refers to."""
+
+    column: str
+    of: Any
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Rows of a model that are about a user: `user` is the column with the user's id, or whose part they are.
+
+    `omit` are secrets and copies, which are not exported.
+    """
+
+    model: Any
+    user: str | Part
+    fate: Fate
+    omit: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> Table:
+        found: Table = self.model.__table__
+        return found
+
+    @property
+    def condition(self) -> str:
+        """SQL that is true of the rows; `$1` is the tenant, `$2` the user."""
+        if isinstance(self.user, str):
+            return f"{self.user} = $2"
+        above = self.user.of.__table__
+        return f"{self.user.column} IN (SELECT id FROM {above} WHERE tenant_id = $1 AND {self.user.user} = $2)"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """All that a service holds of users.
+
+    `excused` names, as `table.column`, what looks like a person and is not treated as one, with the reason. `immortal`
+    are tables whose rows outlive their tenant, with the reason. `inseparable` is, for a model whose rows and another's
+    refer to each other, the other and its column.
+    """
+
+    metadata: MetaData
+    held: tuple[Held, ...]
+    excused: Mapping[str, str] = field(default_factory=dict)
+    immortal: Mapping[str, str] = field(default_factory=dict)
+    inseparable: Mapping[Any, tuple[Any, str]] = field(default_factory=dict)
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of tenants' rows, those that refer to others before them."""
+        return [table for table in reversed(self.metadata.sorted_tables) if table.name not in APART and _scoped(table)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A statement that treats at most a batch of rows, and answers with how many of each table it treated."""
+
+    tables: tuple[str, ...]
+    action: str
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An erasure in one service. `home` is the tenant that keeps its receipt."""
+
+    tenant_id: UUID
+    home: UUID
+    erasure_id: UUID
+    steps: Sequence[Step]
+    values: tuple[Any, ...]
+    waiting: str
+
+
+class SubjectService:
+    """Exports, erases and purges as the holdings say."""
+
+    SERVICE = subjects_pb2.DESCRIPTOR.services_by_name["SubjectService"]
+
+    def __init__(self, db: Database, holdings: Holdings) -> None:
+        self._db, self.holdings = db, holdings
+
+    async def ExportUser(self, request: ExportUserRequest, context: Any) -> AsyncIterator[ExportedRecord]:
+        for table, statement in _exports(self.holdings):
+            after = UUID(int=0)
+            while True:
+                # A transaction for each batch: who reads slowly keeps no connection.
+                async with self._db.read(UUID(request.tenant_id)) as session:
+                    rows = await session.fetch(statement, UUID(request.user_id), after)
+                for row in rows:
+                    yield ExportedRecord(kind=table, values=_struct(row.shown))
+                if len(rows) < EXPORTED_AT_ONCE:
+                    break
+                after = rows[-1].id
+
+    async def EraseUser(self, request: EraseUserRequest, context: Any) -> Receipt:
+        tenant_id, user_id = UUID(request.tenant_id), UUID(request.user_id)
+        job = Job(
+            tenant_id=tenant_id,
+            home=tenant_id,
+            erasure_id=UUID(request.erasure_id),
+            steps=list(_erasing(self.holdings, self._db.service)),
+            values=(user_id,),
+            waiting=f"SELECT count(*) FROM {self._db.service}.outbox WHERE {NAMED}",  # noqa: S608
+        )
+        return await self._carry_out(job)
+
+    async def PurgeTenant(self, request: PurgeTenantRequest, context: Any) -> Receipt:
+        job = Job(
+            tenant_id=UUID(request.tenant_id),
+            home=SYSTEM_TENANT,
+            erasure_id=UUID(request.erasure_id),
+            steps=list(_purging(self.holdings, self._db.service)),
+            values=(),
+            waiting=f"SELECT count(*) FROM {self._db.service}.outbox WHERE tenant_id = $1",  # noqa: S608
+        )
+        return await self._carry_out(job)
+
+    async def is_waiting(self, tenant_id: UUID, user_id: UUID | None) -> bool:
+        """Whether events that name the user, or that are the tenant's, are not delivered yet."""
+        where, values = ("tenant_id = $1", ()) if user_id is None else (NAMED, (user_id,))
+        async with self._db.read(tenant_id) as session:
+            found = await session.fetchrow(
+                f"SELECT count(*) AS count FROM {self._db.service}.outbox WHERE {where}", *values  # noqa: S608
+            )
+        return bool(found.count)
+
+    async def _carry_out(self, job: Job) -> Receipt:
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + WORKING_SECONDS
+        for step in job.steps:
+            more = True
+            while more:
+                if clock() > give_up:
+                    return await self._receipt(job, cut_short=True)
+                async with self._batch(job) as (session, counts):
+                    found = await session.fetchrow(step.statement, *job.values)
+                    _add(counts, step, found)
+                more = step.action != KEPT and found[0] >= BATCH
+        return await self._receipt(job, cut_short=False)
+
+    @asynccontextmanager
+    async def _batch(self, job: Job) -> AsyncIterator[tuple[WriteSession, dict[str, Any]]]:
+        """A transaction in the tenant that also brings the receipt up to date. Calls for one erasure take turns."""
+        schema = self._db.service
+        async with self._db.write(job.home) as session:
+            await session.fetch(
+                f"INSERT INTO {schema}.erasure_receipts (tenant_id, id) VALUES ($1, $2) ON CONFLICT DO NOTHING",  # noqa: S608
+                job.erasure_id,
+            )
+            row = await session.fetchrow(
+                f"SELECT counts::text AS counts FROM {schema}.erasure_receipts"  # noqa: S608
+                " WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+                job.erasure_id,
+            )
+            counts = json.loads(row.counts)
+            await _move(session, job.tenant_id)
+            yield session, counts
+            await _move(session, job.home)
+            await session.fetch(
+                f"UPDATE {schema}.erasure_receipts SET counts = $3::text::jsonb WHERE tenant_id = $1 AND id = $2",  # noqa: S608
+                job.erasure_id, json.dumps(counts),
+            )  # fmt: skip
+
+    async def _receipt(self, job: Job, *, cut_short: bool) -> Receipt:
+        schema = self._db.service
+        async with self._batch(job) as (session, counts):
+            waiting = (await session.fetchrow(job.waiting, *job.values)).count
+        complete = not cut_short and not waiting
+        async with self._db.write(job.home) as session:
+            row = await session.fetchrow(
+                f"UPDATE {schema}.erasure_receipts"  # noqa: S608
+                " SET completed_at = coalesce(completed_at, CASE WHEN $3::boolean THEN now() END)"
+                " WHERE tenant_id = $1 AND id = $2 RETURNING completed_at",
+                job.erasure_id, complete,
+            )  # fmt: skip
+        return _receipt_of(schema, counts, waiting, complete, row.completed_at)
+
+
+def _receipt_of(
+    service: str, counts: Mapping[str, Any], waiting: int, complete: bool, completed_at: datetime | None
+) -> Receipt:
+    receipt = Receipt(
+        service=service,
+        complete=complete,
+        waiting_events=waiting,
+        counts=(
+            RowCount(table=table, action=action, rows=rows)
+            for table, actions in sorted(counts.items())
+            for action, rows in sorted(actions.items())
+        ),
+    )
+    if completed_at is not None:
+        receipt.complete_time.FromDatetime(completed_at)
+    return receipt
+
+
+async def _move(session: WriteSession, tenant_id: UUID) -> None:
+    """The receipt of a purged tenant is a row of the platform's, so its transaction changes the tenant on the way."""
+    if session.tenant_id != tenant_id:
+        await session.driver.execute(f"SET LOCAL app.tenant_id = '{tenant_id}'")
+        session.tenant_id = tenant_id
+
+
+def _add(counts: dict[str, Any], step: Step, found: Sequence[int]) -> None:
+    for table, rows in zip(step.tables, found, strict=True):
+        if rows:
+            of_table = counts.setdefault(table, {})
+            # What stays is counted again each time, what goes only once.
+            of_table[step.action] = rows + (0 if step.action == KEPT else of_table.get(step.action, 0))
+
+
+# Ids are text in the payloads of all events.
+NAMED = "tenant_id = $1 AND position(convert_to($2::uuid::text, 'UTF8') in payload) > 0"
+# Parked is what the consumer refused for good. Of audit entries none is dropped: they wait for whoever repairs that.
+DROP_PARKED = f"""
+WITH gone AS (
+  DELETE FROM {{schema}}.outbox WHERE {{where}} AND parked_at IS NOT NULL
+    AND payload_type <> '{ChangeRecorded.DESCRIPTOR.full_name}' RETURNING 1
+) SELECT count(*) AS count FROM gone
+"""  # noqa: S608
+# Like every statement of an erasure it is given the user's id.
+FORGET_ANSWERS = """
+WITH changed AS (
+  UPDATE {schema}.idempotency_keys SET response = NULL
+  WHERE tenant_id = $1 AND id IN (SELECT id FROM {schema}.idempotency_keys
+                                  WHERE tenant_id = $1 AND response IS NOT NULL AND $2::uuid IS NOT NULL LIMIT {batch})
+  RETURNING 1
+) SELECT count(*) AS count FROM changed
+"""
+DELETE = """
+WITH gone AS (
+  DELETE FROM {table} WHERE tenant_id = $1 AND id IN (SELECT id FROM {table} WHERE tenant_id = $1{and_} LIMIT {batch})
+  RETURNING 1
+) SELECT count(*) AS count FROM gone
+"""
+UPDATE = """
+WITH changed AS (
+  UPDATE {table} SET {values}
+  WHERE tenant_id = $1 AND id IN (SELECT id FROM {table} WHERE tenant_id = $1 AND {condition} LIMIT {batch}) RETURNING 1
+) SELECT count(*) AS count FROM changed
+"""
+COUNT = "SELECT count(*) AS count FROM {table} WHERE tenant_id = $1{and_}"
+# Foreign keys are looked at when the whole statement has run: rows that refer to each other must go in one.
+DELETE_BOTH = """
+WITH batch AS (SELECT id FROM {table} WHERE tenant_id = $1 LIMIT {batch}), parts AS (
+  DELETE FROM {other} WHERE tenant_id = $1 AND {column} IN (SELECT id FROM batch) RETURNING 1
+), gone AS (
+  DELETE FROM {table} WHERE tenant_id = $1 AND id IN (SELECT id FROM batch) RETURNING 1
+) SELECT (SELECT count(*) FROM gone) AS count, (SELECT count(*) FROM parts) AS parts
+"""
+EXPORT = """
+SELECT id, to_jsonb(shown)::text AS shown FROM (
+  SELECT {columns} FROM {table} WHERE tenant_id = $1 AND ({condition}) AND id > $3 ORDER BY id LIMIT {batch}
+) AS shown
+"""
+
+
+def _scoped(table: Table) -> bool:
+    return [column.name for column in table.primary_key] == ["tenant_id", "id"]
+
+
+def _erasing(holdings: Holdings, schema: str) -> Iterator[Step]:
+    """The user's rows, parts before what they are part of; then what the kit keeps."""
+    order = {table: place for place, table in enumerate(holdings.tables)}
+    for held in sorted(holdings.held, key=lambda one: order[one.table]):
+        if held.fate.action != KEPT:
+            yield Step((held.table.name,), held.fate.action, _erase(held))
+    # A row that names the user twice is counted once.
+    for table in dict.fromkeys(held.table for held in holdings.held if held.fate.action == KEPT):
+        of_table = (one.condition for one in holdings.held if one.table is table and one.fate.action == KEPT)
+        yield Step((table.name,), KEPT, COUNT.format(table=table, and_=f" AND ({' OR '.join(of_table)})"))
+    # Answers are sealed, so nobody knows which of them tell of the user: all of them go. The keys stay for their day,
+    # so that no call takes effect twice.
+    yield Step(("idempotency_keys",), ANONYMIZED, FORGET_ANSWERS.format(schema=schema, batch=BATCH))
+    yield Step(("outbox",), DELETED, DROP_PARKED.format(schema=schema, where=NAMED))
+
+
+def _erase(held: Held) -> str:
+    if held.fate.action == DELETED:
+        return DELETE.format(table=held.table, and_=f" AND {held.condition}", batch=BATCH)
+    values = dict(held.fate.values)
+    if "revision" in held.table.columns:
+        values["revision"] = "revision + 1"
+    assigned = ", ".join(f"{column} = {value}" for column, value in values.items())
+    return UPDATE.format(table=held.table, values=assigned, condition=held.condition, batch=BATCH)
+
+
+def _purging(holdings: Holdings, schema: str) -> Iterator[Step]:
+    """All tables of the tenant, those that refer to others before them."""
+    together = {other.__table__: None for other, _ in holdings.inseparable.values()}
+    pairs = {model.__table__: pair for model, pair in holdings.inseparable.items()}
+    for table in holdings.tables:
+        if table.name in holdings.immortal:
+            yield Step((table.name,), KEPT, COUNT.format(table=table, and_=""))
+        elif table in pairs:
+            other, column = pairs[table]
+            statement = DELETE_BOTH.format(table=table, other=other.__table__, column=column, batch=BATCH)
+            yield Step((table.name, other.__table__.name), DELETED, statement)
+        elif table not in together:
+            yield Step((table.name,), DELETED, DELETE.format(table=table, and_="", batch=BATCH))
+    yield Step(("outbox",), DELETED, DROP_PARKED.format(schema=schema, where="tenant_id = $1"))
+
+
+def _exports(holdings: Holdings) -> Iterator[tuple[str, str]]:
+    """The statement of each table; a row that names the user twice is told once."""
+    tables = dict.fromkeys(held.table for held in holdings.held)
+    for table in tables:
+        of_table = [held for held in holdings.held if held.table is table]
+        omitted = {name for held in of_table for name in held.omit}
+        columns = ", ".join(f'"{column.name}"' for column in table.columns if column.name not in omitted)
+        condition = " OR ".join(held.condition for held in of_table)
+        statement = EXPORT.format(table=table, columns=columns, condition=condition, batch=EXPORTED_AT_ONCE)
+        yield table.name, statement
+
+
+def _struct(text: str) -> Struct:
+    # A Struct has doubles only: what they cannot say exactly is text.
+    values = json.loads(text, parse_int=lambda digits: digits if abs(int(digits)) > LARGEST_EXACT else int(digits))
+    return ParseDict(values, Struct())

@@ -1,0 +1,181 @@
+"""PolicyTrialService: what policies would do, tried on examples and on the resources that there are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Value
+
+from kit.access import EXEMPT, Attribute, Condition, require
+from kit.access.attributes import ANY_KIND, find_attribute
+from kit.access.conditions import MANY, comparisons, converted, evaluate, row_field
+from kit.auth import current
+from kit.db import Database
+from kit.errors import InvalidArgument
+from kit.models import now
+from services.identity import queries
+from services.identity.access import policy_in_force
+from services.identity.catalogue import APPROVABLE, attributes, owner_of, resources
+from services.identity.models import ResourcePolicy
+from services.identity.resource_policies import check_policy, said
+from storyloom.access.v1 import decisions_pb2
+from storyloom.identity.v1 import policy_trials_pb2, resource_policies_pb2
+
+USUAL_ACTIONS = ("read", "list", "update", "delete")
+MOST_USERS = 100
+# Comparisons of one value with another in one call, which nobody else's call can interrupt.
+MOST_TRIALS = 200_000
+
+
+class PolicyTrialService:
+    """`deciders` are the services' own DecisionServices, by the name of the service."""
+
+    SERVICE = policy_trials_pb2.DESCRIPTOR.services_by_name["PolicyTrialService"]
+
+    def __init__(self, db: Database, deciders: Mapping[str, Any]) -> None:
+        self.db, self.deciders = db, deciders
+
+    async def TestPolicy(
+        self, request: policy_trials_pb2.TestPolicyRequest, context: Any
+    ) -> policy_trials_pb2.TestPolicyResponse:
+        policy = ResourcePolicy(**said(request.policy))
+        require("test", policy)
+        condition = check_policy(policy, ("resource", "conditions"))
+        examples = _read_examples(request.examples, policy.resource)
+        _check_effort(condition, examples)
+        results = (_tried(condition, policy.resource, one) for one in examples)
+        return policy_trials_pb2.TestPolicyResponse(
+            results=[
+                policy_trials_pb2.PolicyExampleResult(name=example.name, holds=holds, comparisons=each)
+                for example, (holds, each) in zip(request.examples, results, strict=True)
+            ]
+        )
+
+    async def PreviewPolicy(
+        self, request: policy_trials_pb2.PreviewPolicyRequest, context: Any
+    ) -> policy_trials_pb2.PreviewPolicyResponse:
+        stored = None
+        async with self.db.read() as session:
+            if request.policy.id:
+                stored = await queries.get_policy_row(session, UUID(request.policy.id))
+            policy, in_force = _foreseen(request.policy, stored)
+            require("test", policy, resource="resource_policy")
+            resource, actions = _looked_at(request, policy, stored)
+            ids = await queries.list_active_users(session, [UUID(one) for one in request.user_ids], MOST_USERS)
+        if not ids:
+            return policy_trials_pb2.PreviewPolicyResponse()
+        asked = decisions_pb2.PreviewPolicyRequest(
+            tenant_id=str(current().tenant_id), user_ids=map(str, ids), in_force=in_force, resource=resource
+        )
+        asked.policy.CopyFrom(policy_in_force(policy, current().tenant_id))
+        asked.actions.extend(actions)
+        answer = await self.deciders[owner_of(resource)].PreviewPolicy(asked)
+        return policy_trials_pb2.PreviewPolicyResponse(differences=answer.differences, users=len(ids))
+
+
+def _read_examples(
+    examples: Sequence[policy_trials_pb2.PolicyExample], resource: str
+) -> list[dict[str, Any]]:
+    """The attributes of each, by the path that they have in conditions; INVALID_ARGUMENT names what cannot be."""
+    fields, wrong, found = attributes(resource), [], []
+    for index, example in enumerate(examples):
+        values: dict[str, Any] = {"request.time": now()}
+        for path, value in sorted(example.attributes.fields.items()):
+            attribute = find_attribute(path, resource, fields)
+            try:
+                values[_canonical(path, resource)] = _value(value, attribute)
+            except ValueError as error:
+                wrong.append((f'examples[{index}].attributes["{path}"]', str(error)))
+        found.append(values)
+    if wrong:
+        raise InvalidArgument.fields(wrong)
+    return found
+
+
+def _canonical(path: str, resource: str) -> str:
+    field = row_field(path, resource)
+    return f"{resource}.{field}" if field and resource != "user" else path
+
+
+def _value(sent: Value, attribute: Attribute | None) -> Any:
+    """The value as it would be in a decision; None for a missing one. ValueError says what is wrong with another."""
+    if attribute is None:
+        raise ValueError("no attribute that a policy on this resource may use")
+    try:
+        value = MessageToDict(sent)
+    except ValueError as error:
+        raise ValueError("not a finite number") from error
+    if value is None or attribute.kind == ANY_KIND:
+        return value
+    if not attribute.many:
+        return _single(value, attribute)
+    if not isinstance(value, list):
+        raise ValueError("not a list")  # noqa: TRY004  # it is of the client's making
+    return frozenset(_single(one, attribute) for one in value)
+
+
+def _single(value: Any, attribute: Attribute) -> Any:
+    found = converted(value, attribute.kind)
+    if found is None:
+        raise ValueError(f"not a value of kind {attribute.kind}")
+    if attribute.values:
+        # Clients know the value by its name in the API.
+        found = found.removeprefix(attribute.prefix).lower() if found.startswith(attribute.prefix) else found
+        if found not in attribute.values:
+            raise ValueError(f"none of {', '.join(attribute.values)}")
+    return found
+
+
+def _check_effort(condition: Condition, examples: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses what would keep everybody else waiting."""
+    values = sum(_size(one.value) for one in comparisons(condition))
+    if values * sum(max(map(_size, one.values())) for one in examples) > MOST_TRIALS:
+        raise InvalidArgument.fields([("examples", "too many for conditions with so many values: send fewer at once")])
+
+
+def _size(value: Any) -> int:
+    return max(1, len(value)) if isinstance(value, MANY) else 1
+
+
+def _tried(condition: Condition, resource: str, values: Mapping[str, Any]) -> tuple[bool, list[bool]]:
+    """Whether the condition holds for the values, and each of its comparisons."""
+    each = [evaluate(one, values.get, resource) for one in comparisons(condition)]
+    return evaluate(condition, values.get, resource), each
+
+
+def _foreseen(sent: resource_policies_pb2.ResourcePolicy, stored: Any) -> tuple[Any, bool]:
+    """The policy in question, and whether the question is what would be if it were in force, or no longer were."""
+    written = said(sent)
+    if stored is not None and not written:
+        return stored, stored.state == "draft"
+    policy = ResourcePolicy(**written) if stored is None else ResourcePolicy(id=stored.id, **written)
+    check_policy(policy, ("resource", "conditions", "effect"))
+    return policy, True
+
+
+def _looked_at(
+    request: policy_trials_pb2.PreviewPolicyRequest, policy: Any, stored: Any
+) -> tuple[str, Sequence[str]]:
+    """The kind of resource and the actions to look at."""
+    resource = request.resource or policy.resource
+    if resource == "all":
+        raise InvalidArgument.fields([("resource", "is required for a policy about all kinds")])
+    if resource not in resources() or resource in {EXEMPT, *APPROVABLE}:
+        raise InvalidArgument.fields([("resource", "no kind of resource that policies are about")])
+    known = resources()[resource].actions
+    if wrong := [*_wrong_actions(request.actions, resource)]:
+        raise InvalidArgument.fields(wrong)
+    texts = [policy] if stored is None else [policy, stored]
+    every = any(not one.actions or "manage" in one.actions for one in texts)
+    about = USUAL_ACTIONS if every else sorted({action for one in texts for action in one.actions})
+    actions = request.actions or [one for one in about if one in known]
+    if not actions:
+        raise InvalidArgument.fields([("actions", f"is required: the policy is about nothing that {resource} has")])
+    return resource, actions
+
+
+def _wrong_actions(actions: Sequence[str], resource: str) -> Iterator[tuple[str, str]]:
+    for index, action in enumerate(actions):
+        if action not in resources()[resource].actions:
+            yield f"actions[{index}]", f"{resource}:{action} is not in the permission catalogue"

@@ -1,0 +1,290 @@
+"""ResourcePolicyService: the policies of a tenant, their versions, and which of them are in force."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Value
+
+from kit import audit, fieldmask
+from kit.access import EXEMPT, Condition, ConditionError, require
+from kit.access.documents import read
+from kit.audit import Action
+from kit.auth import current
+from kit.db import Database, WriteSession
+from kit.errors import FailedPrecondition, InvalidArgument
+from kit.models import check_etag, now
+from kit.pagination import Page
+from services.identity import grants, queries, rules
+from services.identity.catalogue import APPROVABLE, Permission, attributes, is_known
+from services.identity.models import ResourcePolicy, ResourcePolicyVersion
+from storyloom.identity.v1 import resource_policies_pb2
+from storyloom.identity.v1.resource_policies_pb2 import PolicyEffect, PolicyState
+
+SAID = ("name", "description", "resource", "actions", "conditions", "effect", "priority")
+REQUIRED = ("name", "resource", "conditions", "effect")
+# Services read them again for every tenant, in one message.
+MOST_CONDITION_BYTES = 65_536
+
+
+class ResourcePolicyService:
+    SERVICE = resource_policies_pb2.DESCRIPTOR.services_by_name["ResourcePolicyService"]
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def CreateResourcePolicy(
+        self, request: resource_policies_pb2.CreateResourcePolicyRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        policy = ResourcePolicy(**said(request.policy), version=1)
+        check_policy(policy)
+        async with self.db.write() as session:
+            require("create", policy)
+            await grants.check_grant(session, covered(policy, "allow"))
+            session.add(policy)
+            return await _answer(session, Action.CREATE, policy)
+
+    async def GetResourcePolicy(
+        self, request: resource_policies_pb2.GetResourcePolicyRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        async with self.db.read() as session:
+            row = await queries.get_policy_row(session, UUID(request.id))
+        require("read", row, resource="resource_policy")
+        return policy_to_proto(row)
+
+    async def ListResourcePolicies(
+        self, request: resource_policies_pb2.ListResourcePoliciesRequest, context: Any
+    ) -> resource_policies_pb2.ListResourcePoliciesResponse:
+        page, state = Page.of(request), PolicyState.Name(request.state).removeprefix("POLICY_STATE_").lower()
+        async with self.db.read() as session:
+            rows = await queries.list_policies(
+                session, page, resource=request.resource, state=state if request.state else "", deleted=request.deleted
+            )
+        rows, token = page.split(rows, key=lambda row: (row.id,))
+        return resource_policies_pb2.ListResourcePoliciesResponse(
+            policies=[policy_to_proto(row) for row in rows], next_page_token=token
+        )
+
+    async def UpdateResourcePolicy(
+        self, request: resource_policies_pb2.UpdateResourcePolicyRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        written = said(request.policy, request.update_mask)
+        async with self.db.write() as session:
+            policy = await queries.get_policy(session, UUID(request.policy.id))
+            require("update", policy)
+            check_etag(policy, request.policy.etag)
+            await _rewrite(session, policy, written)
+            return await _answer(session, Action.UPDATE, policy)
+
+    async def ActivateResourcePolicy(
+        self, request: resource_policies_pb2.ActivateResourcePolicyRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        async with self.db.write() as session:
+            # Two activations at once must not both be the last that there is room for.
+            await queries.get_tenant(session)
+            policy = await queries.get_policy(session, UUID(request.id))
+            require("activate", policy)
+            check_etag(policy, request.etag)
+            policy.state = rules.put_in_force(policy.state, await queries.count_policies_in_force(session))
+            check_policy(policy)
+            await grants.check_grant(session, covered(policy, "allow"))
+            return await _answer(session, "activate", policy)
+
+    async def DeactivateResourcePolicy(
+        self, request: resource_policies_pb2.DeactivateResourcePolicyRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        async with self.db.write() as session:
+            policy = await queries.get_policy(session, UUID(request.id))
+            require("activate", policy)
+            check_etag(policy, request.etag)
+            policy.state = rules.taken_out_of_force(policy.state)
+            await grants.check_grant(session, covered(policy, "deny"))
+            await queries.change_policies(session)
+            return await _answer(session, "deactivate", policy)
+
+    async def DeleteResourcePolicy(
+        self, request: resource_policies_pb2.DeleteResourcePolicyRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        async with self.db.write() as session:
+            policy = await queries.get_policy(session, UUID(request.id))
+            require("delete", policy)
+            check_etag(policy, request.etag)
+            rules.check_draft(policy.state)
+            await grants.check_grant(session, covered(policy, "deny"))
+            policy.deleted_at = now()
+            return await _answer(session, Action.DELETE, policy)
+
+    async def UndeleteResourcePolicy(
+        self, request: resource_policies_pb2.UndeleteResourcePolicyRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        async with self.db.write() as session:
+            policy = await queries.get_policy(session, UUID(request.id), also_deleted=True)
+            require("undelete", policy)
+            check_etag(policy, request.etag)
+            if policy.deleted_at is None:
+                raise FailedPrecondition("The policy is not deleted.", metadata={"state": policy.state})
+            policy.deleted_at = None
+            return await _answer(session, Action.UNDELETE, policy)
+
+    async def ListResourcePolicyVersions(
+        self, request: resource_policies_pb2.ListResourcePolicyVersionsRequest, context: Any
+    ) -> resource_policies_pb2.ListResourcePolicyVersionsResponse:
+        page = Page.of(request)
+        async with self.db.read() as session:
+            policy = await queries.get_policy_row(session, UUID(request.policy_id))
+            require("read", policy, resource="resource_policy")
+            rows, token = page.split(await queries.list_versions(session, policy.id, page), lambda row: (row.version,))
+        return resource_policies_pb2.ListResourcePolicyVersionsResponse(
+            versions=[version_to_proto(row) for row in rows], next_page_token=token
+        )
+
+    async def RestoreResourcePolicyVersion(
+        self, request: resource_policies_pb2.RestoreResourcePolicyVersionRequest, context: Any
+    ) -> resource_policies_pb2.ResourcePolicy:
+        async with self.db.write() as session:
+            policy = await queries.get_policy(session, UUID(request.id))
+            require("update", policy)
+            check_etag(policy, request.etag)
+            earlier = await queries.get_version(session, policy.id, request.version)
+            await _rewrite(session, policy, {name: getattr(earlier, name) for name in SAID})
+            return await _answer(session, "restore_version", policy)
+
+
+async def _rewrite(session: WriteSession, policy: ResourcePolicy, written: dict[str, Any]) -> None:
+    """Makes it the next version of the policy that it says what is written."""
+    lifted = covered(policy, "deny")
+    for name, value in written.items():
+        setattr(policy, name, value)
+    check_policy(policy)
+    await grants.check_grant(session, lifted | covered(policy, "allow"))
+    policy.version += 1
+
+
+async def _answer(session: WriteSession, action: str, policy: ResourcePolicy) -> resource_policies_pb2.ResourcePolicy:
+    """Records the change with the version that it makes, if it makes one, and spreads it as far as it is in force."""
+    audit.record(session, action, policy)
+    if action in {Action.CREATE, Action.UPDATE, "restore_version"}:
+        # First the policy itself: a version refers to it.
+        await session.flush()
+        session.add(_version_of(policy))
+    if policy.state == "active":
+        await queries.change_policies(session)
+    await session.flush()
+    return policy_to_proto(policy)
+
+
+def _version_of(policy: ResourcePolicy) -> ResourcePolicyVersion:
+    texts = {name: getattr(policy, name) for name in (*SAID, "version")}
+    return ResourcePolicyVersion(policy_id=policy.id, author_id=current().subject, **texts)
+
+
+def said(sent: resource_policies_pb2.ResourcePolicy, mask: FieldMask | None = None) -> dict[str, Any]:
+    """What the policy sent says, as it is stored; without a mask, of the fields that are populated."""
+    found = fieldmask.changes(sent, mask or FieldMask(), SAID)
+    if "actions" in found:
+        found["actions"] = list(found["actions"])
+    if "conditions" in found:
+        found["conditions"] = document_of(found["conditions"])
+    if "effect" in found:
+        effect = found["effect"]
+        found["effect"] = PolicyEffect.Name(effect).removeprefix("POLICY_EFFECT_").lower() if effect else ""
+    return found
+
+
+def document_of(sent: Value) -> Any:
+    """The conditions as they were written."""
+    try:
+        document = _plain(MessageToDict(sent))
+    except ValueError as error:
+        raise InvalidArgument.fields([("policy.conditions", "a number is not finite")]) from error
+    if len(json.dumps(document)) > MOST_CONDITION_BYTES:
+        raise InvalidArgument.fields([("policy.conditions", f"longer than {MOST_CONDITION_BYTES} bytes as JSON")])
+    return document
+
+
+def _plain(document: Any) -> Any:
+    """With whole numbers as such: protobuf reads all as floats."""
+    match document:
+        case dict():
+            return {name: _plain(value) for name, value in document.items()}
+        case list():
+            return [_plain(value) for value in document]
+        case float() if document.is_integer():
+            return int(document)
+    return document
+
+
+def check_policy(policy: Any, required: Iterable[str] = REQUIRED) -> Condition:
+    """The condition of a policy that fits the platform; INVALID_ARGUMENT says why another one does not. Of a policy
+    that is only tried less is required."""
+    wrong = [(f"policy.{name}", "is required") for name in required if getattr(policy, name) in (None, "")]
+    if wrong := wrong or _unknown(policy.resource, policy.actions):
+        raise InvalidArgument.fields(wrong)
+    try:
+        return read(policy.conditions, policy.resource, attributes(policy.resource))
+    except ConditionError as error:
+        where, _, what = str(error).partition(": ")
+        raise InvalidArgument.fields([(f"policy.{where}", what)]) from error
+
+
+def _unknown(resource: str, actions: Sequence[str]) -> list[tuple[str, str]]:
+    """What is wrong with the resource and the actions that a policy is to be about."""
+    if resource == EXEMPT or resource in APPROVABLE:
+        return [("policy.resource", f"no policy is about {resource}")]
+    if not is_known((resource, "manage")):
+        return [("policy.resource", f"{resource} is not in the permission catalogue")]
+    return [
+        (f"policy.actions[{index}]", f"{resource}:{action} is not in the permission catalogue")
+        for index, action in enumerate(actions)
+        if not is_known((resource, action))
+    ]
+
+
+def covered(policy: ResourcePolicy, effect: str) -> set[Permission]:
+    """The permissions that a policy of this effect is about; none of one that has the other effect.
+
+    Whoever lets somebody do something, by allowing it or by lifting what refuses it, must be able to do it too.
+    """
+    if policy.effect != effect:
+        return set()
+    every = not policy.actions or "manage" in policy.actions
+    return {(policy.resource, action) for action in (("manage",) if every else policy.actions)}
+
+
+def _text_to_proto(row: Any) -> resource_policies_pb2.ResourcePolicy:
+    return resource_policies_pb2.ResourcePolicy(
+        name=row.name,
+        description=row.description,
+        resource=row.resource,
+        actions=row.actions,
+        conditions=ParseDict(row.conditions, Value()),
+        effect=f"POLICY_EFFECT_{row.effect.upper()}",
+        priority=row.priority,
+        version=row.version,
+    )
+
+
+def policy_to_proto(row: Any) -> resource_policies_pb2.ResourcePolicy:
+    """Of a policy, or of a row of its columns."""
+    message = resource_policies_pb2.ResourcePolicy(
+        id=str(row.id), state=f"POLICY_STATE_{row.state.upper()}", etag=str(row.revision)
+    )
+    message.MergeFrom(_text_to_proto(row))
+    message.create_time.FromDatetime(row.created_at)
+    message.update_time.FromDatetime(row.updated_at)
+    if row.deleted_at:
+        message.delete_time.FromDatetime(row.deleted_at)
+    return message
+
+
+def version_to_proto(row: Any) -> resource_policies_pb2.ResourcePolicyVersion:
+    policy = _text_to_proto(row)
+    policy.id = str(row.policy_id)
+    message = resource_policies_pb2.ResourcePolicyVersion(
+        version=row.version, policy=policy, author_id=str(row.author_id)
+    )
+    message.create_time.FromDatetime(row.created_at)
+    return message

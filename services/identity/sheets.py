@@ -1,0 +1,171 @@
+"""CSV files read while they arrive, cut anywhere: row by row, in memory that does not grow with them."""
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LONGEST_ROW = 32_768
+# A row that is not whole yet is read again with what comes next; so it is not tried with every few bytes.
+READ_AT_ONCE = 16_384
+LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+class UnreadableFile(Exception):
+    """Nothing after this point of a file can be read; the message is a sentence without its period."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row: the column (empty: all of it), and a sentence without subject and period."""
+
+    field: str
+    sentence: str
+
+
+class _Incomplete(Exception):
+    """The row needs text that has not arrived yet."""
+
+
+class CsvRows:
+    """The rows of a CSV file (RFC 4180) that comes as pieces of UTF-8, cut anywhere, perhaps with a BOM.
+
+    Rows come with the line they begin at, without those that are blank; the cells of one that is no CSV are None.
+    """
+
+    def __init__(self, read_at_once: int = READ_AT_ONCE) -> None:
+        self._read_at_once = read_at_once
+        self._text = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=False)
+        self._unread = bytearray()
+        self._rest = ""
+        self._lines: deque[str] = deque()
+        self._taken: list[str] = []
+        self._length, self._line, self._ended = 0, 1, False
+        self._reader = csv.reader(self, strict=True)
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, list[str] | None]]:
+        """The rows that are whole with these bytes."""
+        self._unread += data
+        if len(self._unread) >= self._read_at_once:
+            yield from self._read()
+
+    def end(self) -> Iterator[tuple[int, list[str] | None]]:
+        """The rows that are left when the file ends."""
+        self._ended = True
+        yield from self._read()
+
+    def _read(self) -> Iterator[tuple[int, list[str] | None]]:
+        self._split(self._decoded())
+        while True:
+            try:
+                cells: list[str] | None = next(self._reader)
+            except (_Incomplete, StopIteration):
+                self._lines.extendleft(reversed(self._taken))
+                self._forget()
+                return
+            except csv.Error:
+                if self._ended and not self._lines and "".join(self._taken).count('"') % 2:
+                    raise UnreadableFile(f"the row that begins in line {self._line} has a quote without end") from None
+                cells = None
+            begun, self._line = self._line, self._line + len(self._taken)
+            self._forget()
+            if cells is None or any(cells):
+                yield begun, cells
+
+    def _decoded(self) -> str:
+        data = bytes(self._unread)
+        self._unread.clear()
+        try:
+            return self._text.decode(data, self._ended)
+        except UnicodeDecodeError as error:
+            lines = len(self._lines) + error.object[: error.start].count(b"\n")
+            raise UnreadableFile(f"line {self._line + lines} is not UTF-8 text") from None
+
+    def _split(self, text: str) -> None:
+        text = self._rest + text
+        begin = 0
+        for end in LINE_END.finditer(text):
+            self._lines.append(text[begin : end.end()])
+            begin = end.end()
+        self._rest = text[begin:]
+        if self._ended and self._rest:
+            self._lines.append(self._rest)
+            self._rest = ""
+        if len(self._rest) > LONGEST_ROW:
+            raise UnreadableFile(self._too_long(self._line + len(self._lines)))
+
+    def __iter__(self) -> "CsvRows":
+        return self
+
+    def __next__(self) -> str:
+        """The next line, for the reader."""
+        if not self._lines:
+            raise StopIteration if self._ended else _Incomplete
+        line = self._lines.popleft()
+        self._taken.append(line)
+        self._length += len(line)
+        if self._length > LONGEST_ROW:
+            raise UnreadableFile(self._too_long(self._line))
+        return line
+
+    def _forget(self) -> None:
+        self._taken, self._length = [], 0
+
+    @staticmethod
+    def _too_long(line: int) -> str:
+        return f"the row that begins in line {line} has more than {LONGEST_ROW:,} characters; is a quote left open?"
+
+
+class Table:
+    """Rows by the names of their columns, which the first row gives, whatever the case of their letters.
+
+    `notices` collects what is to be said of columns, once for each.
+    """
+
+    def __init__(self, known: tuple[str, ...], required: tuple[str, ...], *, prefix: str = "") -> None:
+        self._known = {name.lower(): name for name in known}
+        self._required, self._prefix = required, prefix
+        self._columns: list[str] | None = None
+        self.notices: list[Problem] = []
+
+    def cells(self, row: list[str] | None) -> dict[str, str] | Problem | None:
+        """The cells that say something, without the space around them; None for the header."""
+        if row is None:
+            if self._columns is None:
+                raise UnreadableFile("the first row is not CSV")
+            return Problem("", "is not CSV: something follows a closing quote")
+        if self._columns is None:
+            self._columns = self._header([cell.strip() for cell in row])
+            return None
+        if len(row) != len(self._columns):
+            return Problem("", f"has {len(row)} cells instead of {len(self._columns)}")
+        if any("\0" in cell for cell in row):
+            return Problem("", "has a NUL character")
+        named = ((name, cell.strip()) for name, cell in zip(self._columns, row, strict=True))
+        return {name: cell for name, cell in named if name and cell}
+
+    def _header(self, row: list[str]) -> list[str]:
+        columns = [self._column(cell) for cell in row]
+        missing = [name for name in self._required if name not in columns]
+        if missing:
+            raise UnreadableFile(f"the first row does not name the column {missing[0]}")
+        twice = [name for name, count in Counter(columns).items() if name and count > 1]
+        if twice:
+            raise UnreadableFile(f"the first row names the column {twice[0]} twice")
+        return columns
+
+    def _column(self, cell: str) -> str:
+        name = cell.lower()
+        if name in self._known:
+            return self._known[name]
+        if self._prefix and name.startswith(self._prefix):
+            return name
+        self.notices.append(Problem(cell[:100], "The column is not known and not used."))
+        return ""
+
+    @property
+    def columns(self) -> list[str]:
+        return self._columns or []

@@ -1,0 +1,416 @@
+"""Every RPC × every built-in role × whose row it is: allowed is exactly what the tables here say.
+
+They repeat nothing of the product: who widens a role, a rule or a declaration has to say so here as well."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+
+from kit.ids import SYSTEM_TENANT, new_id
+from kit.options import requires
+from tests.contract import api, requests
+from tests.contract.answers import Answer, answer
+from tests.contract.population import PROOF, Tenancy, ask, populate, rpc_named
+from tests.contract.test_roles import reason
+from tests.stack import Person, Stack, add_person
+
+# Named in what only services ask each other.
+NEVER_MADE = {"policy_in_force"}
+# Which rows a call is about. Drafts are what others do not see yet: of each kind every person has one of both.
+ROWS = ("own", "own draft", "same tenant", "same tenant's draft", "other tenant", "absent")
+OURS, OWN = frozenset(ROWS[:4]), frozenset(ROWS[:2])
+STRANGE = ("other tenant", "absent")
+
+WITH_DRAFTS = {"course", "unit", "lesson", "story", "story_version", "quiz"}
+
+HELD: Mapping[str, Mapping[str, str]] = {
+    "admin": {"all": "manage"},
+    "teacher": {
+        "course": "create read list update delete undelete publish archive",
+        "unit": "create read list update delete undelete",
+        "lesson": "create read list update delete undelete publish",
+        "story": "create read list update delete undelete weave publish archive",
+        "vocabulary": "create read list update delete undelete",
+        "question": "create read list update delete undelete",
+        "quiz": "create read list update delete undelete publish archive",
+        "approval": "create read list approve withdraw",
+        "enrollment": "manage",
+        "progress": "read list",
+        "learning_session": "read list",
+        "attempt": "read list",
+        "user": "read list",
+        "role": "list",
+    },
+    "student": {"vocabulary": "read list"},
+    "auditor": {"audit_log": "read list"},
+    "nobody": {},
+    "super_admin": {"all": "manage"},
+    "system_admin": {
+        "tenant": "create read list update suspend resume",
+        "user": "read list",
+        "role": "read list",
+        "audit_log": "read list",
+        "erasure": "read list",
+    },
+}
+PLATFORM = {"super_admin", "system_admin"}
+# Besides them, whoever asks stands before the same door: no token, and a platform's person in a tenant.
+ROLES = (*HELD, "anonymous", "super_admin acting", "system_admin acting")
+
+PUBLIC = {"CreateSession", "RefreshSession", "GetJwks", "AcceptInvitation"}
+AUTHENTICATED = {
+    *("DeleteSession", "GetMe", "ChangePassword", "GetMyTenant", "ListMyPermissions"),
+    *("CheckAccess", "BatchCheckAccess"),
+}
+# By service too, for some have the names of RPCs that users call.
+INTERNAL = {
+    "AccessService": {"GetAccessSnapshot", "GetPoliciesInForce", "WatchRevisions", "GetUserSummaries"},
+    "DecisionService": {"CheckResources", "ExplainDecision", "PreviewPolicy"},
+    "EnrollmentService": {"CheckEnrollment"},
+    "EventInboxService": {"DeliverEvents"},
+    "SubjectService": {"ExportUser", "EraseUser", "PurgeTenant"},
+}
+# Where the permission is not the RPC's own name.
+PERMISSIONS = {
+    "BatchCreateVocabularies": "vocabulary:create",
+    "DeactivateResourcePolicy": "resource_policy:activate",
+    "EndLearningSession": "learning_session:update",
+    "ExplainAccess": "resource_policy:explain",
+    "ExportUser": "user:export",
+    "GetCourseProgress": "progress:read",
+    "GetStoryVersion": "story:read",
+    "HeartbeatLearningSession": "learning_session:update",
+    "ImportUsers": "user:import",
+    "ListPermissions": "role:list",
+    "ListResourcePolicyVersions": "resource_policy:read",
+    "ListStoryVersions": "story:list",
+    "PreviewPolicy": "resource_policy:test",
+    "PurgeTenant": "tenant:purge",
+    "PurgeUser": "user:purge",
+    "RejectApproval": "approval:approve",
+    "RestoreResourcePolicyVersion": "resource_policy:update",
+    "SaveResponses": "attempt:update",
+    "SetUserRoles": "user:set_roles",
+    "TestPolicy": "resource_policy:test",
+}
+# What everybody of a tenant may do without any role, and with whose rows.
+SEEN = frozenset({"own", "same tenant"})
+SEEN_OR_WRITTEN = SEEN | {"own draft"}
+EVERYBODY: Mapping[str, frozenset[str]] = {
+    "GetUser": OWN,
+    "UpdateUser": OWN,
+    "ExportUser": OWN,
+    "GetCourse": SEEN,
+    "ListCourses": OURS,
+    "GetUnit": SEEN,
+    "ListUnits": SEEN,
+    "GetLesson": frozenset({"own"}),
+    "ListLessons": OURS,
+    "GetStory": SEEN_OR_WRITTEN,
+    "ListStories": OURS,
+    "GetStoryVersion": SEEN_OR_WRITTEN,
+    "ListStoryVersions": SEEN_OR_WRITTEN,
+    "UpdateStory": frozenset({"own draft"}),
+    "WeaveStory": frozenset({"own draft"}),
+    "DeleteStory": frozenset({"own draft"}),
+    "GetQuiz": SEEN,
+    "ListQuizzes": OURS,
+    "CreateAttempt": SEEN,
+    "GetAttempt": OWN,
+    "ListAttempts": OURS,
+    "SaveResponses": OWN,
+    "SubmitAttempt": OWN,
+    "GetEnrollment": OWN,
+    "ListEnrollments": OURS,
+    "GetProgress": OWN,
+    "UpdateProgress": OWN,
+    "ListProgress": OURS,
+    "GetCourseProgress": frozenset({"own"}),
+    "CreateLearningSession": OWN,
+    "GetLearningSession": OWN,
+    "ListLearningSessions": OURS,
+    "HeartbeatLearningSession": OWN,
+    "EndLearningSession": OWN,
+    "GetApproval": OWN,
+    "ListApprovals": OURS,
+    "WithdrawApproval": OWN,
+}
+# Whatever the role: these are about the caller's own doings.
+PERSONAL: Mapping[str, frozenset[str]] = {
+    name: EVERYBODY[name]
+    for name in (
+        *("HeartbeatLearningSession", "EndLearningSession", "SaveResponses", "SubmitAttempt"),
+        *("GetProgress", "GetCourseProgress"),
+    )
+}
+STAFF_ONLY = {"CreateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant"}
+# To the platform's people, every tenant is one of theirs.
+OF_ANY_TENANT = {"GetTenant", "UpdateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant"}
+
+# As many as the services have patience for.
+AT_ONCE = asyncio.Semaphore(3)
+# On one worker, for the people and their rows take some time to make.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("roles")]
+
+
+def is_internal(rpc: MethodDescriptor) -> bool:
+    return rpc.name in INTERNAL.get(rpc.containing_service.name, ())
+
+
+def permission_of(rpc: MethodDescriptor) -> str:
+    """By the name of the RPC and of its service."""
+    if rpc.name in PERMISSIONS:
+        return PERMISSIONS[rpc.name]
+    resource = rpc.containing_service.name.removesuffix("Service")
+    forms = (resource, f"{resource}s", f"{resource}es", f"{resource}zes", f"{resource[:-1]}ies")
+    verb = next(rpc.name.removesuffix(form) for form in reversed(forms) if rpc.name.endswith(form))
+    return f"{api.snake(resource)}:{'read' if verb == 'Get' else api.snake(verb)}"
+
+
+def holds(role: str, permission: str) -> bool:
+    resource, _, action = permission.partition(":")
+    actions = HELD[role].get(resource, "").split()
+    return action in actions or "manage" in actions or HELD[role].get("all") == "manage"
+
+
+def allowed(rpc: MethodDescriptor, role: str) -> frozenset[str]:
+    """The rows with which the role may call the RPC."""
+    name, base = rpc.name, role.partition(" ")[0]
+    everything = OURS | {"other tenant", "absent"}
+    if name in PUBLIC:
+        return everything
+    if is_internal(rpc) or base == "anonymous" or role == "system_admin acting":
+        return frozenset()
+    if name in AUTHENTICATED:
+        return everything
+    if name in STAFF_ONLY and base not in PLATFORM:
+        return frozenset()
+    if holds(base, permission_of(rpc)):
+        if base in PLATFORM and name in OF_ANY_TENANT:
+            return OURS | {"other tenant"}
+        return OURS if name not in PERSONAL else PERSONAL[name] if base == role else frozenset()
+    # Whoever reads drafts of quizzes hears that they cannot be taken yet.
+    more = OURS if name == "CreateAttempt" and holds(base, "quiz:read") else frozenset()
+    return EVERYBODY.get(name, frozenset()) | more
+
+
+@dataclass
+class Cast:
+    """Somebody of each role, the rows that each would call their own, and those of others."""
+
+    people: dict[str, Person]
+    own: dict[str, dict[str, list[str]]]
+    same: dict[str, dict[str, list[str]]]
+    other: dict[str, list[str]]
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def id_of(self, role: str, row: str, kind: str) -> str:
+        if row == "absent" or kind not in self.other:
+            assert kind in NEVER_MADE or row == "absent", f"no row of the kind {kind}: the population does not make one"
+            return str(new_id())
+        if row == "other tenant":
+            return self.other[kind][0]
+        ids = (self.own if row in OWN else self.same)[role][kind]
+        return ids[-1] if "draft" in row else ids[0]
+
+
+@pytest.fixture(scope="module")
+async def cast(stack: Stack) -> Cast:
+    population = await populate(stack)
+    boss, slug = population.ours.admin, population.ours.canary
+    root = replace(population.school.root, tenant_id=str(SYSTEM_TENANT))
+    colleague = join(boss, slug, "colleague", "admin")
+    operator = join(root, "platform", f"operator-{slug}", "super_admin")
+    joining = (_member(role, boss, root, slug) for role in HELD)
+    (_, theirs), (_, operators), *members = await asyncio.gather(colleague, operator, *joining)
+    theirs = population.ours.ids | theirs
+    people = {role: person for role, (person, _) in zip(HELD, members, strict=True)}
+    same = {role: operators if role in PLATFORM else theirs for role in HELD}
+    own = {role: same[role] | made for role, (_, made) in zip(HELD, members, strict=True)}
+    for role in PLATFORM:
+        people[f"{role} acting"] = replace(people[role], extra=(("x-act-in-tenant", boss.tenant_id),))
+        own[f"{role} acting"] = same[f"{role} acting"] = theirs
+    people["anonymous"] = Person(stack, "", "", "")
+    own["anonymous"] = same["anonymous"] = theirs
+    await until_in_force(people)
+    return Cast(people, own, same, population.theirs.ids)
+
+
+async def _member(role: str, boss: Person, root: Person, slug: str) -> tuple[Person, dict[str, list[str]]]:
+    """Has every right at first, to make rows that are theirs; then those of the role."""
+    chief, tenant, first = (root, "platform", "super_admin") if role in PLATFORM else (boss, slug, "admin")
+    person, made = await join(chief, tenant, f"{role.replace('_', '-')}-{slug}", first)
+    await ask(chief, "SetUserRoles", id=person.user_id, role_ids=await role_ids(person, role))
+    return person, made
+
+
+async def join(chief: Person, tenant: str, name: str, role: str) -> tuple[Person, dict[str, list[str]]]:
+    async with AT_ONCE:
+        person = await add_person(chief, tenant, name, role)
+        return person, await rows_of(chief, person, name)
+
+
+async def role_ids(person: Person, role: str) -> list[str]:
+    roles = (await ask(person, "ListRoles", page_size=100)).roles
+    return [one.id for one in roles if one.slug == role]
+
+
+async def until_in_force(people: Mapping[str, Person]) -> None:
+    """Until no service takes anybody for the administrator they have been."""
+    reads = ("ListUsers", "ListQuestions", "ListAuditLogs", "CreateCourse", "CreateEnrollment")
+    for role in ("nobody", "student", "auditor", "teacher", "system_admin"):
+        for name in reads:
+            rpc = rpc_named(name)
+            while not holds(role, permission_of(rpc)):
+                got = await answer(people[role], rpc, b"")
+                if got.code is grpc.StatusCode.PERMISSION_DENIED:
+                    break
+                await asyncio.sleep(0.05)
+
+
+async def rows_of(boss: Person, person: Person, mark: str) -> dict[str, list[str]]:
+    """Of each kind one row that others see and one that they do not, by an administrator."""
+    one = Tenancy(boss, person, person, mark)
+    one.ids = {"tenant": [person.tenant_id], "user": [person.user_id]}
+    languages = {"language": "vi", "learning_language": "en"}
+    for n in range(2):
+        course = one.keep("course", await ask(person, "CreateCourse", course={"title": mark}))
+        if n == 0:
+            await ask(person, "PublishCourse", id=course.id)
+        one.keep("unit", await ask(person, "CreateUnit", unit={"course_id": course.id, "title": mark}))
+        one.keep("role", await ask(person, "CreateRole", role=new_role(f"{mark}{n}")))
+        word = {"term": f"{mark} {n}", "translation": "x", "part_of_speech": "PART_OF_SPEECH_NOUN", **languages}
+        one.keep("vocabulary", await ask(person, "CreateVocabulary", vocabulary=word))
+        lesson = {"unit_id": one.ids["unit"][0], "title": mark}
+        made = one.keep("lesson", await ask(person, "CreateLesson", lesson=lesson))
+        if n == 0:
+            await ask(person, "PublishLesson", id=made.id)
+    await _writings(one, languages)
+    wanted = {"course_id": one.ids["course"][0], "user_id": person.user_id}
+    one.keep("enrollment", await ask(person, "CreateEnrollment", enrollment=wanted))
+    # Approvals, enrolments and lessons arrive as events where they are decided on.
+    await person.stack.settle()
+    await ask(person, "PublishStory", id=one.ids["story"][0])
+    opened = {"lesson_id": one.ids["lesson"][0]}
+    one.keep("learning_session", await ask(person, "CreateLearningSession", learning_session=opened))
+    one.keep("attempt", await ask(person, "CreateAttempt", quiz_id=one.ids["quiz"][0]))
+    logs = await ask(person, "ListAuditLogs", page_size=1)
+    one.ids["audit_log"] = [entry.id for entry in logs.audit_logs]
+    return one.ids
+
+
+def new_role(mark: str) -> dict[str, object]:
+    slug = mark.replace(" ", "-").replace("_", "-")
+    return {"slug": slug, "name": mark, "permissions": [{"resource": "course", "action": "read"}]}
+
+
+async def _writings(one: Tenancy, languages: dict[str, str]) -> None:
+    person = one.teacher
+    for n in range(2):
+        story = {"title": one.canary, "text": "Ngày xưa có con mèo.", "lesson_id": one.ids["lesson"][0], **languages}
+        made = one.keep("story", await ask(person, "CreateStory", story=story))
+        version = one.keep("story_version", made.current_version)
+        wanted = {"entity_type": "story_version", "entity_id": version.id}
+        approval = one.keep("approval", await ask(person, "CreateApproval", approval=wanted))
+        if n == 0:
+            await ask(one.admin, "ApproveApproval", id=approval.id)
+    choices = [{"text": "a", "correct": True}, {"text": "b"}]
+    for n in range(2):
+        asked = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE", "prompt": one.canary, "choices": choices}
+        question = one.keep("question", await ask(person, "CreateQuestion", question=asked))
+        one.keep("choice", question.choices[0].id)
+        quiz = {"title": one.canary, "items": [{"question_id": question.id, "points": "1"}]}
+        made = one.keep("quiz", await ask(person, "CreateQuiz", quiz=quiz))
+        if n == 0:
+            await ask(person, "PublishQuiz", id=made.id)
+
+
+def request_of(rpc: MethodDescriptor, cast: Cast, role: str, row: str) -> Message:
+    """The smallest request about such rows. A stale etag, wherever there is one, keeps what may be done undone."""
+    etags = [path for path in requests.leaves(rpc) if path.rpartition(".")[2] == "etag"]
+    paths = sorted({*requests.minimal(rpc), *etags})
+    request = requests.make(rpc, paths, lambda kind: cast.id_of(role, row, kind))
+    for path in etags:
+        requests.put(request, path, "987654321")
+    return request
+
+
+def is_refused(rpc: MethodDescriptor, got: Answer) -> bool:
+    if got.code is grpc.StatusCode.UNAUTHENTICATED:
+        # A wrong password, or a refresh token that is none, is what the RPC itself says.
+        return rpc.name not in PUBLIC and reason(got)[0] != "INVALID_CREDENTIALS"
+    return got.code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND}
+
+
+class TestDeclarations:
+    def test_are_what_the_names_say(self) -> None:
+        """So that an RPC whose declaration is taken away or weakened is noticed."""
+        for rpc in api.rpcs():
+            who = requires(rpc)
+            kinds = {"public": rpc.name in PUBLIC, "authenticated": rpc.name in AUTHENTICATED}
+            kinds["internal"] = is_internal(rpc)
+            assert {kind: getattr(who, kind) for kind in kinds} == kinds, api.short(rpc)
+            if not any(kinds.values()):
+                assert f"{who.resource}:{who.action}" == permission_of(rpc), api.short(rpc)
+
+    def test_name_only_rpcs_that_exist(self) -> None:
+        names = {rpc.name for rpc in api.rpcs()}
+        assert {*PUBLIC, *AUTHENTICATED, *PERMISSIONS, *EVERYBODY, *STAFF_ONLY, *OF_ANY_TENANT} <= names
+
+
+@pytest.mark.parametrize("role", ROLES)
+class TestEveryRpc:
+    async def test_is_open_to_the_role_for_exactly_these_rows(self, role: str, cast: Cast) -> None:
+        findings: list[str] = []
+        covered = 0
+        for rpc in api.rpcs():
+            if rpc.name == "DeleteSession" and role != "anonymous":
+                # It would end the session with which the next call is made.
+                continue
+            covered += 1
+            rows = rows_for(rpc)
+            strange: dict[str, Answer] = {}
+            for row in rows:
+                try:
+                    request = request_of(rpc, cast, role, row)
+                except AssertionError as error:
+                    findings.append(f"{api.short(rpc)}: {error}")
+                    continue
+                got = await answer(cast.people[role], rpc, request)
+                cast.calls[role] += 1
+                if row in STRANGE:
+                    strange[row] = got.without(requests.texts(request))
+                may = row in allowed(rpc, role)
+                if row not in STRANGE and is_refused(rpc, got) == may:
+                    findings.append(f"{api.short(rpc)} with {row}: {'' if may else 'not '}allowed, but {told(got)}")
+                if row in STRANGE and got.ok and not may and not rpc.name.startswith(("List", "Create")):
+                    findings.append(f"{api.short(rpc)} with {row}: {told(got)}")
+            if strange and "other tenant" not in allowed(rpc, role) and not same(strange):
+                findings.append(f"{api.short(rpc)}: {[told(one) for one in strange.values()]} tell rows apart")
+        sys.stdout.write(f"{cast.calls[role]} calls of {covered} RPCs as {role}, {len(findings)} findings\n")
+        assert not findings, "\n" + "\n".join(findings)
+
+
+def rows_for(rpc: MethodDescriptor) -> tuple[str, ...]:
+    """Every kind of row, as far as the request names one and the kind has drafts."""
+    fields = requests.leaves(rpc)
+    kinds = {requests.kind_of(rpc, fields[path]) for path in requests.minimal(rpc) if requests.is_id(fields[path])}
+    if not kinds or is_internal(rpc):
+        return ("own",)
+    return ROWS if PROOF or kinds & WITH_DRAFTS else tuple(row for row in ROWS if "draft" not in row)
+
+
+def told(got: Answer) -> str:
+    return f"{got.code.name} {got.message!r}"
+
+
+def same(answers: Mapping[str, Answer]) -> bool:
+    first, second = (answers[row] for row in STRANGE)
+    return first.same_as(second)
