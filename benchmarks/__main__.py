@@ -14,7 +14,7 @@ from types import FrameType
 
 import httpx
 
-from benchmarks import data, report, sign_ins
+from benchmarks import data, policies, report, sign_ins
 from benchmarks.cpu import Moment, Use, memory, processor_times, until_idle
 from benchmarks.echo import PATH
 from benchmarks.load import ADVICE, Load, LoadError, Plan, Request, rest_driver, send
@@ -34,7 +34,7 @@ LONGEST = 230
 MARGIN_SECONDS = 15.0
 
 
-NAMES = [*(one.name for one in SCENARIOS), sign_ins.NAME]
+NAMES = [*(one.name for one in SCENARIOS), policies.NAME, sign_ins.NAME]
 
 
 class BenchError(Exception):
@@ -59,6 +59,8 @@ def main() -> int:
     file = arguments.json or settings.directory / "bench.json"
     report.save(found, file)
     parts = [report.heading(found), report.latencies(found), report.costs(found), report.memories(found)]
+    if found.policies:
+        parts.append(report.policies(found.policies))
     if found.sign_ins:
         parts.append(report.sign_ins(found.sign_ins))
     if earlier:
@@ -117,6 +119,9 @@ def fill(found: report.Report, setting: Setting, names: list[str]) -> None:
             after = echo_cost()
             found.scenarios.append(measured(scenario, load, used, (before + after) / 2))
             before = after
+    if policies.NAME in names and enough_time(policies.NAME, policies.seconds_needed(setting)):
+        print(f"  {policies.NAME}", flush=True)
+        found.policies = policies.measure(setting, before)
     if sign_ins.NAME in names and enough_time(sign_ins.NAME, sign_ins.seconds_needed(setting)):
         print(f"  {sign_ins.NAME}", flush=True)
         found.sign_ins = sign_ins.measure(setting)

@@ -9,6 +9,8 @@ from typing import Any
 # Targets are microseconds of processor time on a machine where one echo costs this many.
 REFERENCE_ECHO = 250.0
 # A sign-in may cost so many times what Argon2 does, and make other calls so many times as slow.
+# Microseconds of a check and of recognising a caller; a page with policies may cost so many times one without.
+CHECK_LIMIT, CALLER_LIMIT, PAGE_LIMIT = 30.0, 10.0, 1.25
 SIGN_IN_LIMIT, SLOWER_LIMIT = 1.20, 1.15
 SERVICE_LIMIT, GATEWAY_LIMIT, STACK_LIMIT = 110.0, 90.0, 1024.0
 COLUMNS = ("gateway", "identity", "content", "learning", "assessment", "audit", "postgres")
@@ -63,6 +65,17 @@ class SignIns:
     p99_of_accounts: tuple[float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Microseconds of processor time: of one check with fifty policies, of recognising a caller who is known, and of a
+    page of stories without policies and with fifty. `echo` tells how fast the machine was."""
+
+    check: float
+    known_caller: float
+    page: tuple[float, float]
+    echo: float
+
+
 @dataclass(slots=True)
 class Report:
     """One run. `idle` is the share of a processor used without load, and taken off; memory is in megabytes."""
@@ -75,6 +88,7 @@ class Report:
     memory: dict[str, float] = field(default_factory=dict)
     stack_memory: float = 0.0
     sign_ins: SignIns | None = None
+    policies: Policies | None = None
 
     @property
     def failed(self) -> int:
@@ -145,6 +159,19 @@ def sign_ins(one: SignIns) -> list[str]:
     rows.append(_against("p99 ms: reading a story", *one.p99_of_stories, SLOWER_LIMIT, 1))
     rows.append(_against("p99 ms: reading one's account", *one.p99_of_accounts, SLOWER_LIMIT, 1))
     return table(rows) + ([f"  {one.failed} errors, the first: {one.first_error}"] if one.failed else [])
+
+
+def policies(one: Policies) -> list[str]:
+    """What policies cost."""
+    slow = one.echo / REFERENCE_ECHO
+    rows: list[tuple[str, ...]] = [("fifty policies, CPU µs", "found", "limit", "verdict")]
+    for name, found, limit in (("one check", one.check, CHECK_LIMIT), ("known caller", one.known_caller, CALLER_LIMIT)):
+        rows.append((name, f"{found:.1f}", f"{limit * slow:.1f}", verdict(found, limit * slow)))
+    without, beside = one.page
+    limit = without * PAGE_LIMIT
+    name = f"page of 20 stories (without: {without:.0f})"
+    rows.append((name, f"{beside:.0f}", f"{limit:.0f}", verdict(beside, limit)))
+    return table(rows)
 
 
 def _against(name: str, without: float, beside: float, limit: float, digits: int) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 from uuid import UUID
 
@@ -155,17 +155,18 @@ def _shape(condition: Condition) -> Any:
             return Always
 
 
-def predicate(condition: Condition, resource: str) -> Callable[[Any], bool]:
+Test = Callable[[Any], bool]
+
+
+def predicate(condition: Condition, resource: str) -> Test:
     """A function from an entity to whether the condition, as `specialise` left it, holds for it."""
     match condition:
         case Compare():
             return _comparison(condition, resource)
         case All(items):
-            tests = [predicate(item, resource) for item in items]
-            return lambda entity: all(test(entity) for test in tests)
+            return reduce(_both, [predicate(item, resource) for item in items])
         case AnyOf(items):
-            tests = [predicate(item, resource) for item in items]
-            return lambda entity: any(test(entity) for test in tests)
+            return reduce(_either, [predicate(item, resource) for item in items])
         case Not(item):
             test = predicate(item, resource)
             return lambda entity: not test(entity)
@@ -173,20 +174,31 @@ def predicate(condition: Condition, resource: str) -> Callable[[Any], bool]:
             return lambda entity: True
 
 
-def _comparison(one: Compare, resource: str) -> Callable[[Any], bool]:
+def _both(first: Test, second: Test) -> Test:
+    return lambda entity: first(entity) and second(entity)
+
+
+def _either(first: Test, second: Test) -> Test:
+    return lambda entity: first(entity) or second(entity)
+
+
+def _comparison(one: Compare, resource: str) -> Test:
     name, operator, value = _column(one.field, resource), one.operator, one.value
     if isinstance(value, Ref):
         other = _column(value.path, resource)
         return lambda entity: holds(getattr(entity, name, None), operator, getattr(entity, other, None), LEFT)
-    if operator == "eq" and type(value) in {str, UUID}:
-        kind = type(value)
+    # Nearly all that is ever compared are ids and texts of a few values: these need no look at what kind they are of.
+    wanted = {"eq": (value,), "in": value}.get(operator, ())
+    kinds = {type(item) for item in wanted}
+    if len(kinds) != 1 or not kinds <= {str, UUID}:
+        return lambda entity: holds(getattr(entity, name, None), operator, value, LEFT)
+    (kind,), values = kinds, frozenset(wanted)
 
-        def equals(entity: Any) -> bool:
-            found = getattr(entity, name, None)
-            return bool(found == value) if type(found) is kind else holds(found, operator, value, LEFT)
+    def is_one_of(entity: Any) -> bool:
+        found = getattr(entity, name, None)
+        return found in values if type(found) is kind else holds(found, operator, value, LEFT)
 
-        return equals
-    return lambda entity: holds(getattr(entity, name, None), operator, value, LEFT)
+    return is_one_of
 
 
 def _column(path: str, resource: str) -> str:

@@ -26,6 +26,7 @@ KINDS = {
     "aggregate": "story",
     "pinned_vocabulary": "vocabulary",
     "banned_vocabulary": "vocabulary",
+    "access_resource": "story",
 }
 NOT_OURS = {"request_id", "trace_id"}
 # With made-up ones a call ends before it looks for anything.
@@ -39,6 +40,8 @@ KNOWN = {
     "storyloom.identity.v1.PreviewPolicyRequest.resource": "story",
     "storyloom.identity.v1.PreviewPolicyRequest.actions": "read",
 }
+# Where only what exists gets any further.
+NAMES = {"storyloom.identity.v1.AccessResource.type": "story", "storyloom.identity.v1.AccessAction.name": "read"}
 Ids = Callable[[str], str]
 _numbers = count(1)
 _validator = protovalidate.Validator()
@@ -115,6 +118,8 @@ def put(request: Message, path: str, value: Any) -> None:
 
 def sample(field: FieldDescriptor) -> Any:
     """A value that the field's own rules allow."""
+    if name := NAMES.get(field.full_name):
+        return name
     found = api.rules(field)
     rules = found.repeated.items if found and field.is_repeated else found
     if field.type == FieldDescriptor.TYPE_BYTES:

@@ -157,7 +157,7 @@ class TestEveryRpcWithAnId:
             for foreign, absent in aimed(rpc, ours, theirs):
                 tenant = {"tenant_id": theirs.ids["tenant"][0]}
                 await attempts.compare(service_calling(rpc, population), rpc, foreign | tenant, absent | tenant)
-        assert len(asked) == 5
+        assert len(asked) == 9
         assert not attempts.findings, "\n" + "\n".join(attempts.findings)
 
 

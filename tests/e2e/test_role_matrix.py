@@ -151,6 +151,8 @@ PERSONAL: Mapping[str, frozenset[str]] = {
     )
 }
 STAFF_ONLY = {"CreateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant"}
+# No etag keeps these from being done, and then others find nothing.
+ENDS_ROWS = {"DeleteUserPermission"}
 # To the platform's people, every tenant is one of theirs.
 OF_ANY_TENANT = {"GetTenant", "UpdateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant"}
 
@@ -212,8 +214,7 @@ class Cast:
     calls: Counter[str] = field(default_factory=Counter)
 
     def id_of(self, role: str, row: str, kind: str) -> str:
-        if row == "absent" or kind not in self.other:
-            assert kind in NEVER_MADE or row == "absent", f"no row of the kind {kind}: the population does not make one"
+        if row == "absent" or kind in NEVER_MADE:
             return str(new_id())
         if row == "other tenant":
             return self.other[kind][0]
@@ -362,7 +363,7 @@ class TestDeclarations:
 
     def test_name_only_rpcs_that_exist(self) -> None:
         names = {rpc.name for rpc in api.rpcs()}
-        assert {*PUBLIC, *AUTHENTICATED, *PERMISSIONS, *EVERYBODY, *STAFF_ONLY, *OF_ANY_TENANT} <= names
+        assert {*PUBLIC, *AUTHENTICATED, *PERMISSIONS, *EVERYBODY, *STAFF_ONLY, *OF_ANY_TENANT, *ENDS_ROWS} <= names
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -378,21 +379,19 @@ class TestEveryRpc:
             rows = rows_for(rpc)
             strange: dict[str, Answer] = {}
             for row in rows:
-                try:
-                    request = request_of(rpc, cast, role, row)
-                except AssertionError as error:
-                    findings.append(f"{api.short(rpc)}: {error}")
+                may = row in allowed(rpc, role)
+                if may and rpc.name in ENDS_ROWS and row not in STRANGE:
                     continue
+                request = request_of(rpc, cast, role, row)
                 got = await answer(cast.people[role], rpc, request)
                 cast.calls[role] += 1
                 if row in STRANGE:
                     strange[row] = got.without(requests.texts(request))
-                may = row in allowed(rpc, role)
                 if row not in STRANGE and is_refused(rpc, got) == may:
                     findings.append(f"{api.short(rpc)} with {row}: {'' if may else 'not '}allowed, but {told(got)}")
                 if row in STRANGE and got.ok and not may and not rpc.name.startswith(("List", "Create")):
                     findings.append(f"{api.short(rpc)} with {row}: {told(got)}")
-            if strange and "other tenant" not in allowed(rpc, role) and not same(strange):
+            if len(strange) == len(STRANGE) and "other tenant" not in allowed(rpc, role) and not same(strange):
                 findings.append(f"{api.short(rpc)}: {[told(one) for one in strange.values()]} tell rows apart")
         sys.stdout.write(f"{cast.calls[role]} calls of {covered} RPCs as {role}, {len(findings)} findings\n")
         assert not findings, "\n" + "\n".join(findings)

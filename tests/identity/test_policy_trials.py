@@ -1,7 +1,6 @@
 """Policies tried: on examples, and on the resources that there are."""
 
 import asyncio
-import itertools
 from uuid import uuid4
 
 import pytest
@@ -10,15 +9,10 @@ from storyloom.content.v1 import stories_pb2
 from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
 from storyloom.identity.v1 import policy_trials_pb2, resource_policies_pb2
 from storyloom.identity.v1.policy_trials_pb2_grpc import PolicyTrialServiceStub
-from tests.identity.writing_policies import ALWAYS, do, policy, value, write
+from tests.identity.writing_policies import ALWAYS, do, name, policy, value, write
 from tests.stack import refused
 
-_numbers = itertools.count(1)
 ME = "01a2037b-3422-731d-b061-cd89d42e871e"
-
-
-def name():
-    return f"Trial {next(_numbers)}"
 
 
 def trials(person):

@@ -1,7 +1,6 @@
 """Policies: written, changed, put in force, rolled back."""
 
 import asyncio
-import itertools
 import json
 
 import grpc
@@ -10,39 +9,23 @@ from google.protobuf.json_format import MessageToDict
 
 from storyloom.audit.v1 import audit_logs_pb2
 from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
-from storyloom.identity.v1 import resource_policies_pb2, roles_pb2
+from storyloom.identity.v1 import resource_policies_pb2
 from storyloom.identity.v1.resource_policies_pb2 import PolicyEffect, PolicyState
-from storyloom.identity.v1.roles_pb2_grpc import RoleServiceStub
 from tests.identity.writing_policies import (
     ALWAYS,
     PUBLISHED,
     change,
     do,
+    name,
     policies_of,
     policy,
     put_in_force,
+    restore,
     value,
     write,
+    writer,
 )
 from tests.stack import refused
-
-_numbers = itertools.count(1)
-MANAGE = ["create", "read", "list", "update", "activate", "delete", "undelete"]
-
-
-def name():
-    return f"Policy {next(_numbers)}"
-
-
-async def writer(own, *permissions):
-    """Somebody who may manage policies and has these permissions besides."""
-    pairs = [("resource_policy", action) for action in MANAGE] + [tuple(one.split(":")) for one in permissions]
-    slug = f"writer{next(_numbers)}"
-    role = roles_pb2.Role(
-        slug=slug, name=slug, permissions=[roles_pb2.Permission(resource=one, action=two) for one, two in pairs]
-    )
-    await own.admin.stub(RoleServiceStub, "identity").CreateRole(roles_pb2.CreateRoleRequest(role=role))
-    return await own.person(slug)
 
 
 async def listed(person, **filters):
@@ -53,11 +36,6 @@ async def listed(person, **filters):
 async def versions(person, written, **paging):
     request = resource_policies_pb2.ListResourcePolicyVersionsRequest(policy_id=written.id, **paging)
     return await policies_of(person).ListResourcePolicyVersions(request)
-
-
-async def restore(person, written, version, **fields):
-    request = resource_policies_pb2.RestoreResourcePolicyVersionRequest(id=written.id, version=version, **fields)
-    return await policies_of(person).RestoreResourcePolicyVersion(request)
 
 
 async def entries(own, written):
@@ -297,72 +275,6 @@ class TestUpdateResourcePolicy:
         await change(person, theirs, priority=3)
         async with refused("PERMISSION_REQUIRED"):
             await change(person, theirs, effect=PolicyEffect.POLICY_EFFECT_ALLOW, actions=["update"])
-
-
-class TestActivateResourcePolicy:
-    async def test_puts_it_in_force_once(self, shared):
-        made = await write(shared.admin, name(), "deny story:archive")
-        active = await do(shared.admin, "Activate", made, etag=made.etag)
-        assert (active.state, active.version) == (PolicyState.POLICY_STATE_ACTIVE, 1)
-        async with refused("WRONG_STATE"):
-            await do(shared.admin, "Activate", made)
-        async with refused("STALE_ETAG"):
-            await do(shared.admin, "Deactivate", made, etag=made.etag)
-
-    async def test_refuses_what_the_caller_may_not_allow(self, shared):
-        person = await writer(shared)
-        made = await write(shared.admin, name(), "allow story:publish")
-        async with refused("PERMISSION_REQUIRED"):
-            await do(person, "Activate", made)
-        await do(person, "Activate", await write(person, name(), "deny story:publish"))
-
-    async def test_refuses_what_does_not_fit_the_platform_any_more(self, shared, database):
-        made = await write(shared.admin, name(), "deny story:archive", PUBLISHED)
-        await database.execute(
-            "UPDATE identity.resource_policies SET conditions = $2::jsonb WHERE id = $1",
-            made.id,
-            json.dumps([{"field": "story.mood", "operator": "eq", "value": "glad"}]),
-        )
-        async with refused("INVALID_FIELD", field="policy.conditions[0].field"):
-            await do(shared.admin, "Activate", made)
-        assert (await do(shared.admin, "Get", made)).state == PolicyState.POLICY_STATE_DRAFT
-
-    async def test_stops_at_two_hundred_even_of_many_at_once(self, own, database):
-        made = await write(own.admin, name(), "deny story:archive")
-        await database.execute(
-            """
-            INSERT INTO identity.resource_policies
-              (tenant_id, name, description, resource, actions, conditions, effect, priority, version, state)
-            SELECT tenant_id, n::text, '', resource, actions, conditions, effect, 0, 1, 'active'
-            FROM identity.resource_policies, generate_series(1, 198) n WHERE id = $1
-            """,
-            made.id,
-        )
-        drafts = [made, *[await write(own.admin, name(), "deny story:archive") for _ in range(3)]]
-        tried = await asyncio.gather(*(do(own.admin, "Activate", one) for one in drafts), return_exceptions=True)
-        assert sum(isinstance(one, grpc.aio.AioRpcError) for one in tried) == 2
-        count = "SELECT count(*) FROM identity.resource_policies WHERE tenant_id = $1 AND state = 'active'"
-        assert await database.fetchval(count, own.tenant.id) == 200
-        async with refused("WRONG_STATE") as refusal:
-            await put_in_force(own.admin, name(), "deny story:archive")
-        assert refusal.metadata == {"state": "most_policies", "most": "200"}
-
-
-class TestDeactivateResourcePolicy:
-    async def test_makes_it_a_draft_again(self, shared):
-        active = await put_in_force(shared.admin, name(), "deny story:archive")
-        draft = await do(shared.admin, "Deactivate", active)
-        assert draft.state == PolicyState.POLICY_STATE_DRAFT
-        async with refused("WRONG_STATE"):
-            await do(shared.admin, "Deactivate", active)
-
-    async def test_lets_nobody_lift_a_refusal_of_what_they_may_not_do(self, shared):
-        person = await writer(shared)
-        refusing = await put_in_force(shared.admin, name(), "deny story:archive")
-        allowing = await put_in_force(shared.admin, name(), "allow story:archive")
-        async with refused("PERMISSION_REQUIRED"):
-            await do(person, "Deactivate", refusing)
-        await do(person, "Deactivate", allowing)
 
 
 class TestDeleteResourcePolicy:

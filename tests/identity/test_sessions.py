@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import threading
 import time
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from argon2 import PasswordHasher
 from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 
+from services.identity.passwords import AT_ONCE
 from storyloom.content.v1 import courses_pb2
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.identity.v1 import roles_pb2, sessions_pb2, tenants_pb2, users_pb2
@@ -301,3 +303,33 @@ class TestGetJwks:
         for key in keys:
             assert set(key) == {"kty", "crv", "alg", "use", "kid", "x"}
             assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("OKP", "Ed25519", "EdDSA", "sig")
+
+
+class TestManyAtOnce:
+    @pytest.fixture
+    def busy(self, stack):
+        """Argon2's threads are busy until told."""
+        over = threading.Event()
+        passwords = stack.services["identity"].passwords
+        for _ in range(AT_ONCE):
+            passwords._threads.submit(over.wait)
+        yield over
+        over.set()
+
+    async def test_who_waits_for_a_hash_keeps_nobody_else_waiting(self, school, sessions, stack, busy):
+        waiting = [asyncio.create_task(sign_in(sessions, school.slug, school.teacher.email)) for _ in range(12)]
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(0.4):
+            assert (await me(stack, school.teacher.token)).id == school.teacher.user_id
+        assert not any(one.done() for one in waiting)
+        busy.set()
+        assert {one.user.id for one in await asyncio.gather(*waiting)} == {school.teacher.user_id}
+
+    async def test_more_than_can_be_served_in_time_are_refused(self, school, sessions, busy, monkeypatch):
+        monkeypatch.setattr("services.identity.passwords.MOST_WAITING", 3)
+        waiting = [asyncio.create_task(sign_in(sessions, school.slug, school.teacher.email)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        async with refused("RATE_LIMITED", code=grpc.StatusCode.RESOURCE_EXHAUSTED):
+            await sign_in(sessions, school.slug, school.teacher.email)
+        busy.set()
+        await asyncio.gather(*waiting)

@@ -5,7 +5,6 @@ import gc
 import sys
 import tracemalloc
 
-import grpc
 import pytest
 
 from storyloom.audit.v1 import audit_logs_pb2
@@ -16,7 +15,6 @@ from storyloom.identity.v1.user_imports_pb2_grpc import UserImportServiceStub
 from tests.identity.importing import (
     PLAIN,
     SKIP,
-    UPDATE,
     USERS,
     import_users,
     in_dry_run_too,

@@ -1,0 +1,138 @@
+"""Two layers keep tenants apart, the queries' own predicate and row-level security: either alone is enough, and what
+these tests ask sees when both are gone, table by table."""
+
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+
+from kit.settings import SERVICES
+from tests.contract.answers import answer
+from tests.contract.population import PROOF, Population, populate
+from tests.e2e.test_isolation import LISTS, READS, Attempts, aimed, filled, secrets
+from tests.stack import Stack
+
+GETS: list[MethodDescriptor] = [param.values[0] for param in READS]
+ALL: list[MethodDescriptor] = [param.values[0] for param in LISTS]
+# Tenants are found in a list of the platform's, which is no tenant's; of the log, everybody sees the newest.
+ELSEWHERE = {"GetTenant", "ListTenants", "ListAuditLogs"}
+# Tables and aliases that are always read together with another one, whose tenant the statement says too.
+BESIDES = {
+    "approval_decisions": "approvals",
+    "course_access": "the caller's own courses",
+    "current": "stories",
+    "other": "stories",
+    "question_versions": "questions",
+    "quiz_questions": "quizzes",
+    "responses": "attempts",
+    "role_permissions": "roles",
+    "stories": "story_versions",
+    "tenant_listings": "the platform's own list",
+    "user_roles": "users",
+}
+POLICIES = """
+SELECT c.oid::regclass::text AS table FROM pg_class c
+WHERE c.relnamespace::regnamespace::text = ANY ($1) AND c.relrowsecurity
+"""
+PREDICATE = re.compile(r'(?<![\w.])((?:\w+\.)?(\w+)\.)?tenant_id = (\$\d+)(::UUID)?(?![\w.])')
+
+# On one worker, whose services they share.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mutants")]
+
+
+@asynccontextmanager
+async def without_policies(stack: Stack) -> AsyncIterator[None]:
+    """Row-level security is off, as for a table that was forgotten."""
+    superuser = await asyncpg.connect(stack.cluster.superuser_url)
+    tables = [row["table"] for row in await superuser.fetch(POLICIES, list(SERVICES))]
+    try:
+        for table in tables:
+            await superuser.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
+        yield
+    finally:
+        for table in tables:
+            await superuser.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        await superuser.close()
+
+
+@contextmanager
+def without_predicates(monkeypatch: pytest.MonkeyPatch, table: str = "") -> Iterator[list[str]]:
+    """The services' statements say no tenant any more: none does, or those about one table do not."""
+    changed: list[str] = []
+    # Where SQLAlchemy looks for what it has prepared, and where the driver does.
+    doors = ((AsyncAdapt_asyncpg_connection, "_prepare"), (asyncpg.Connection, "_get_statement"))
+
+    def strip(found: re.Match[str]) -> str:
+        if table and found[2] != table:
+            return found[0]
+        changed.append(found[2] or "")
+        # The parameter stays, and with it the number of all the others.
+        return f"({found[3]}::uuid IS NOT NULL)"
+
+    def mutated(original: Any) -> Any:
+        return lambda self, query, *args, **kwargs: original(self, PREDICATE.sub(strip, query), *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        for owner, name in doors:
+            patch.setattr(owner, name, mutated(getattr(owner, name)))
+        yield changed
+
+
+async def leaks(population: Population) -> dict[str, list[str]]:
+    """By RPC, what the other tenant's administrator learns of ours by asking for it."""
+    ours, theirs = population.ours, population.theirs
+    found: dict[str, list[str]] = {}
+    for rpc in GETS:
+        attempts = Attempts(secrets(ours))
+        for foreign, absent in aimed(rpc, ours, theirs):
+            await attempts.compare(theirs.admin, rpc, foreign, absent)
+        if attempts.findings:
+            found[rpc.name] = attempts.findings
+    for rpc in ALL:
+        for whose in (theirs, ours):
+            shown = await answer(theirs.admin, rpc, filled(rpc, whose, page_size=100))
+            # Their own audit log tells of the questions asked here.
+            if rpc.name != "ListAuditLogs" and (told := shown.holds(secrets(ours))):
+                found[rpc.name] = told
+    return found
+
+
+class TestEitherLayer:
+    async def test_alone_tells_nothing(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+        population = await populate(stack)
+        assert await leaks(population) == {}, "with both"
+        async with without_policies(stack):
+            assert await leaks(population) == {}, "by predicates alone"
+        with without_predicates(monkeypatch) as changed:
+            assert await leaks(population) == {}, "by policies alone"
+        assert set(changed) > BESIDES.keys(), "they were not taken out"
+
+    async def test_is_missed_everywhere_when_both_are_gone(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+        population = await populate(stack)
+        with without_predicates(monkeypatch):
+            async with without_policies(stack):
+                found = await leaks(population)
+        asked = {rpc.name for rpc in (*GETS, *ALL)} - ELSEWHERE
+        sys.stdout.write(f"{len(found)} of {len(asked)} RPCs tell all when both layers are gone\n")
+        assert asked - found.keys() == set()
+
+    async def test_is_missed_on_each_table(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One predicate forgotten: what policies would still catch, the same questions find without them."""
+        population = await populate(stack)
+        with without_predicates(monkeypatch) as every:
+            await leaks(population)
+        tables = sorted(set(every) - BESIDES.keys())
+        survivors = []
+        for table in tables if PROOF else tables[:: len(tables) // 3]:
+            with without_predicates(monkeypatch, table):
+                async with without_policies(stack):
+                    if not await leaks(population):
+                        survivors.append(table)
+        sys.stdout.write(f"{len(tables)} tables' predicates can be forgotten: {', '.join(tables)}\n")
+        assert survivors == []
