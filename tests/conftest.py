@@ -23,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("platform"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the long run counted, and its seeds: pytest would keep to itself what tests that pass have printed."""
+    if settings.get_current_profile_name() == "proof":
+        for report in terminalreporter.stats.get("passed", ()):
+            terminalreporter.write(report.capstdout)
+
+
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Running]:
     """PostgreSQL, five services and Envoy as processes, with the demo school. Its tests share one worker."""

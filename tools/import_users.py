@@ -30,7 +30,7 @@ DONE, ROWS_REFUSED, FAILED = 0, 1, 2
 PASSWORD = "STORYLOOM_PASSWORD"  # noqa: S105  # the name of the variable
 # In this order: roles are those of users.
 ONEROSTER_FILES = ("users.csv", "roles.csv")
-PIECE = 64 * 1024
+PIECE = 16 * 1024
 MOST_MEMBERS, MOST_BYTES = 100, 1 << 30
 SECONDS_BETWEEN_LINES = 5.0
 REFUSED = (RowOutcome.ROW_OUTCOME_INVALID, RowOutcome.ROW_OUTCOME_DUPLICATE)

@@ -158,8 +158,10 @@ class SnapshotCache:
 
     def _remember_ended(self, session_id: UUID) -> None:
         now = time.monotonic()
-        for old in [one for one, at in self._ended.items() if now - at > REVOKED_SESSION_SECONDS]:
-            del self._ended[old]
+        # In the order in which they ended: the oldest come first.
+        while self._ended and now - next(iter(self._ended.values())) > REVOKED_SESSION_SECONDS:
+            del self._ended[next(iter(self._ended))]
+        self._ended.pop(session_id, None)
         self._ended[session_id] = now
 
     async def watch(self) -> None:

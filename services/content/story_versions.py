@@ -26,8 +26,9 @@ class StoryVersionService:
     async def GetStoryVersion(self, request: story_versions_pb2.GetStoryVersionRequest, context: Any) -> VersionMessage:
         async with self.db.read() as session:
             row = await story_versions.get_story_version(session, UUID(request.id))
-        require("read", row, resource="story")
-        if row.id != row.published_version_id and not may("update", row, resource="story"):
+            story = await stories.get_story(session, row.story_id)
+        require("read", story, resource="story")
+        if row.id != story.published_version_id and not may("update", story, resource="story"):
             raise NotFound("story_version")
         body = b"" if request.view == View.BASIC else row.body
         return version_to_proto(row.summary + body, row.approval_id)

@@ -33,7 +33,8 @@ class Answer:
     def without(self, sent: Iterable[str]) -> "Answer":
         """With what the caller has said itself blotted out: telling somebody that tells nothing."""
         message, details = self.message, self.details
-        for text in sent:
+        # The longest first: one may be a part of another.
+        for text in sorted(sent, key=lambda one: (-len(one), one)):
             message = message.replace(text, "*" * len(text))
             details = details.replace(text.encode(), b"*" * len(text.encode()))
         return replace(self, message=message, details=details)

@@ -135,7 +135,8 @@ async def _people(one: Tenancy) -> None:
         # Drafts, which change nothing for the others.
         policy = {"name": f"{one.canary} {action}", "description": one.canary, "conditions": {"always": True}}
         policy |= {"resource": "story", "actions": [action], "effect": "POLICY_EFFECT_DENY"}
-        one.keep("resource_policy", await ask(one.admin, "CreateResourcePolicy", policy=policy))
+        made = one.keep("resource_policy", await ask(one.admin, "CreateResourcePolicy", policy=policy))
+        await ask(one.admin, "UpdateResourcePolicy", policy={"id": made.id, "priority": 1})
     # Two deleted users on their way out: what they leave are the erasures.
     for n in range(2):
         user = await ask(one.admin, "CreateUser", user={"email": f"gone{n}@{one.canary}.example", "display_name": "x"})

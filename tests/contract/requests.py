@@ -22,11 +22,14 @@ KINDS = {
     "version": "story_version",
     "requester": "user",
     "policy": "resource_policy",
+    "policy_in_force": "resource_policy",
+    "access_subject": "user",
+    "access_resource": "story",
+    "resource_check": "story",
     "event": "audit_log",
     "aggregate": "story",
     "pinned_vocabulary": "vocabulary",
     "banned_vocabulary": "vocabulary",
-    "access_resource": "story",
 }
 NOT_OURS = {"request_id", "trace_id"}
 # With made-up ones a call ends before it looks for anything.
@@ -37,6 +40,12 @@ TEXTS = ("x{n}", "x{n}@kanari.example", "0.5", "0.8", "60", "en", "longer text {
 KNOWN = {
     "storyloom.identity.v1.ResourcePolicy.resource": "story",
     "storyloom.identity.v1.ResourcePolicy.actions": "read",
+    "storyloom.access.v1.PreviewPolicyRequest.resource": "story",
+    "storyloom.access.v1.PreviewPolicyRequest.actions": "read",
+    "storyloom.access.v1.ResourceCheck.resource": "story",
+    "storyloom.access.v1.ResourceCheck.action": "read",
+    "storyloom.identity.v1.AccessResource.type": "story",
+    "storyloom.identity.v1.AccessAction.name": "read",
     "storyloom.identity.v1.PreviewPolicyRequest.resource": "story",
     "storyloom.identity.v1.PreviewPolicyRequest.actions": "read",
 }

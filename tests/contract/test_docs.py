@@ -13,7 +13,8 @@ from tests.contract.tree import ROOT, files, nothing, parsed, python_files, text
 
 SETTINGS = Path("docs/settings.md")
 # Of the system; and what the runner sets for libraries in its children.
-NOT_SETTINGS = {"PATH", "HOME", "USER", "PYTHONPATH", "VIRTUAL_ENV", "GRPC_ENABLE_FORK_SUPPORT", "MALLOC_ARENA_MAX"}
+OF_LIBRARIES = {"GRPC_ENABLE_FORK_SUPPORT", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"}
+NOT_SETTINGS = {"PATH", "HOME", "USER", "PYTHONPATH", "VIRTUAL_ENV"} | OF_LIBRARIES
 DECISION_PARTS = ("**Context.**", "**Decision.**", "**Consequences.**", "**Alternatives.**")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 TARGET = re.compile(r"^([a-z][a-z0-9-]*):(?!=)", re.MULTILINE)

@@ -182,6 +182,9 @@ class Run:
     async def make(self, person: Person, role: str, attempt: Attempt) -> None:
         rpc = attempt.rpc
         first = await self._ask(person, attempt, attempt.foreign, attempt.extra[0])
+        if first.ok and attempt.kind == "idempotency key":
+            # From now on it is the visitors' own key too.
+            self.spent.add(attempt.extra[0][0][1])
         second = first if attempt.only_foreign else await self._ask(person, attempt, attempt.absent, attempt.extra[1])
         if first.ok and not second.ok:
             # What could be made once can't be made twice: that has nothing to do with the ids.
@@ -194,9 +197,6 @@ class Run:
             self.findings.append(f"{name}: tells {leaked}")
         if first.code.name in NO_ANSWER:
             self.findings.append(f"{name}: {shown(first)}")
-        if first.ok and attempt.kind == "idempotency key":
-            # From now on it is the visitors' own key too.
-            self.spent.add(attempt.extra[0][0][1])
         if first.ok and attempt.kind == "cursor":
             self.findings.append(f"{name}: takes another tenant's page token")
         if first.ok and attempt.everything and not rpc.name.startswith(MAY_SUCCEED):

@@ -1,6 +1,4 @@
-"""Every RPC × every built-in role × whose row it is: allowed is exactly what the tables here say.
-
-They repeat nothing of the product: who widens a role, a rule or a declaration has to say so here as well."""
+"""Every RPC × every built-in role × whose row it is: allowed is exactly what `expected_access` says."""
 
 import asyncio
 import sys
@@ -19,188 +17,32 @@ from tests.contract import api, requests
 from tests.contract.answers import Answer, answer
 from tests.contract.population import PROOF, Tenancy, ask, populate, rpc_named
 from tests.contract.test_roles import reason
+from tests.e2e.expected_access import (
+    AUTHENTICATED,
+    ENDS_ROWS,
+    EVERYBODY,
+    HELD,
+    OF_ANY_TENANT,
+    OWN,
+    PERMISSIONS,
+    PLATFORM,
+    PUBLIC,
+    ROLES,
+    ROWS,
+    STAFF_ONLY,
+    STRANGE,
+    WITH_DRAFTS,
+    allowed,
+    holds,
+    is_internal,
+    permission_of,
+)
 from tests.stack import Person, Stack, add_person
-
-# Named in what only services ask each other.
-NEVER_MADE = {"policy_in_force"}
-# Which rows a call is about. Drafts are what others do not see yet: of each kind every person has one of both.
-ROWS = ("own", "own draft", "same tenant", "same tenant's draft", "other tenant", "absent")
-OURS, OWN = frozenset(ROWS[:4]), frozenset(ROWS[:2])
-STRANGE = ("other tenant", "absent")
-
-WITH_DRAFTS = {"course", "unit", "lesson", "story", "story_version", "quiz"}
-
-HELD: Mapping[str, Mapping[str, str]] = {
-    "admin": {"all": "manage"},
-    "teacher": {
-        "course": "create read list update delete undelete publish archive",
-        "unit": "create read list update delete undelete",
-        "lesson": "create read list update delete undelete publish",
-        "story": "create read list update delete undelete weave publish archive",
-        "vocabulary": "create read list update delete undelete",
-        "question": "create read list update delete undelete",
-        "quiz": "create read list update delete undelete publish archive",
-        "approval": "create read list approve withdraw",
-        "enrollment": "manage",
-        "progress": "read list",
-        "learning_session": "read list",
-        "attempt": "read list",
-        "user": "read list",
-        "role": "list",
-    },
-    "student": {"vocabulary": "read list"},
-    "auditor": {"audit_log": "read list"},
-    "nobody": {},
-    "super_admin": {"all": "manage"},
-    "system_admin": {
-        "tenant": "create read list update suspend resume",
-        "user": "read list",
-        "role": "read list",
-        "audit_log": "read list",
-        "erasure": "read list",
-    },
-}
-PLATFORM = {"super_admin", "system_admin"}
-# Besides them, whoever asks stands before the same door: no token, and a platform's person in a tenant.
-ROLES = (*HELD, "anonymous", "super_admin acting", "system_admin acting")
-
-PUBLIC = {"CreateSession", "RefreshSession", "GetJwks", "AcceptInvitation"}
-AUTHENTICATED = {
-    *("DeleteSession", "GetMe", "ChangePassword", "GetMyTenant", "ListMyPermissions"),
-    *("CheckAccess", "BatchCheckAccess"),
-}
-# By service too, for some have the names of RPCs that users call.
-INTERNAL = {
-    "AccessService": {"GetAccessSnapshot", "GetPoliciesInForce", "WatchRevisions", "GetUserSummaries"},
-    "DecisionService": {"CheckResources", "ExplainDecision", "PreviewPolicy"},
-    "EnrollmentService": {"CheckEnrollment"},
-    "EventInboxService": {"DeliverEvents"},
-    "SubjectService": {"ExportUser", "EraseUser", "PurgeTenant"},
-}
-# Where the permission is not the RPC's own name.
-PERMISSIONS = {
-    "BatchCreateVocabularies": "vocabulary:create",
-    "DeactivateResourcePolicy": "resource_policy:activate",
-    "EndLearningSession": "learning_session:update",
-    "ExplainAccess": "resource_policy:explain",
-    "ExportUser": "user:export",
-    "GetCourseProgress": "progress:read",
-    "GetStoryVersion": "story:read",
-    "HeartbeatLearningSession": "learning_session:update",
-    "ImportUsers": "user:import",
-    "ListPermissions": "role:list",
-    "ListResourcePolicyVersions": "resource_policy:read",
-    "ListStoryVersions": "story:list",
-    "PreviewPolicy": "resource_policy:test",
-    "PurgeTenant": "tenant:purge",
-    "PurgeUser": "user:purge",
-    "RejectApproval": "approval:approve",
-    "RestoreResourcePolicyVersion": "resource_policy:update",
-    "SaveResponses": "attempt:update",
-    "SetUserRoles": "user:set_roles",
-    "TestPolicy": "resource_policy:test",
-}
-# What everybody of a tenant may do without any role, and with whose rows.
-SEEN = frozenset({"own", "same tenant"})
-SEEN_OR_WRITTEN = SEEN | {"own draft"}
-EVERYBODY: Mapping[str, frozenset[str]] = {
-    "GetUser": OWN,
-    "UpdateUser": OWN,
-    "ExportUser": OWN,
-    "GetCourse": SEEN,
-    "ListCourses": OURS,
-    "GetUnit": SEEN,
-    "ListUnits": SEEN,
-    "GetLesson": frozenset({"own"}),
-    "ListLessons": OURS,
-    "GetStory": SEEN_OR_WRITTEN,
-    "ListStories": OURS,
-    "GetStoryVersion": SEEN_OR_WRITTEN,
-    "ListStoryVersions": SEEN_OR_WRITTEN,
-    "UpdateStory": frozenset({"own draft"}),
-    "WeaveStory": frozenset({"own draft"}),
-    "DeleteStory": frozenset({"own draft"}),
-    "GetQuiz": SEEN,
-    "ListQuizzes": OURS,
-    "CreateAttempt": SEEN,
-    "GetAttempt": OWN,
-    "ListAttempts": OURS,
-    "SaveResponses": OWN,
-    "SubmitAttempt": OWN,
-    "GetEnrollment": OWN,
-    "ListEnrollments": OURS,
-    "GetProgress": OWN,
-    "UpdateProgress": OWN,
-    "ListProgress": OURS,
-    "GetCourseProgress": frozenset({"own"}),
-    "CreateLearningSession": OWN,
-    "GetLearningSession": OWN,
-    "ListLearningSessions": OURS,
-    "HeartbeatLearningSession": OWN,
-    "EndLearningSession": OWN,
-    "GetApproval": OWN,
-    "ListApprovals": OURS,
-    "WithdrawApproval": OWN,
-}
-# Whatever the role: these are about the caller's own doings.
-PERSONAL: Mapping[str, frozenset[str]] = {
-    name: EVERYBODY[name]
-    for name in (
-        *("HeartbeatLearningSession", "EndLearningSession", "SaveResponses", "SubmitAttempt"),
-        *("GetProgress", "GetCourseProgress"),
-    )
-}
-STAFF_ONLY = {"CreateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant"}
-# No etag keeps these from being done, and then others find nothing.
-ENDS_ROWS = {"DeleteUserPermission"}
-# To the platform's people, every tenant is one of theirs.
-OF_ANY_TENANT = {"GetTenant", "UpdateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant"}
 
 # As many as the services have patience for.
 AT_ONCE = asyncio.Semaphore(3)
 # On one worker, for the people and their rows take some time to make.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("roles")]
-
-
-def is_internal(rpc: MethodDescriptor) -> bool:
-    return rpc.name in INTERNAL.get(rpc.containing_service.name, ())
-
-
-def permission_of(rpc: MethodDescriptor) -> str:
-    """By the name of the RPC and of its service."""
-    if rpc.name in PERMISSIONS:
-        return PERMISSIONS[rpc.name]
-    resource = rpc.containing_service.name.removesuffix("Service")
-    forms = (resource, f"{resource}s", f"{resource}es", f"{resource}zes", f"{resource[:-1]}ies")
-    verb = next(rpc.name.removesuffix(form) for form in reversed(forms) if rpc.name.endswith(form))
-    return f"{api.snake(resource)}:{'read' if verb == 'Get' else api.snake(verb)}"
-
-
-def holds(role: str, permission: str) -> bool:
-    resource, _, action = permission.partition(":")
-    actions = HELD[role].get(resource, "").split()
-    return action in actions or "manage" in actions or HELD[role].get("all") == "manage"
-
-
-def allowed(rpc: MethodDescriptor, role: str) -> frozenset[str]:
-    """The rows with which the role may call the RPC."""
-    name, base = rpc.name, role.partition(" ")[0]
-    everything = OURS | {"other tenant", "absent"}
-    if name in PUBLIC:
-        return everything
-    if is_internal(rpc) or base == "anonymous" or role == "system_admin acting":
-        return frozenset()
-    if name in AUTHENTICATED:
-        return everything
-    if name in STAFF_ONLY and base not in PLATFORM:
-        return frozenset()
-    if holds(base, permission_of(rpc)):
-        if base in PLATFORM and name in OF_ANY_TENANT:
-            return OURS | {"other tenant"}
-        return OURS if name not in PERSONAL else PERSONAL[name] if base == role else frozenset()
-    # Whoever reads drafts of quizzes hears that they cannot be taken yet.
-    more = OURS if name == "CreateAttempt" and holds(base, "quiz:read") else frozenset()
-    return EVERYBODY.get(name, frozenset()) | more
 
 
 @dataclass
@@ -214,7 +56,7 @@ class Cast:
     calls: Counter[str] = field(default_factory=Counter)
 
     def id_of(self, role: str, row: str, kind: str) -> str:
-        if row == "absent" or kind in NEVER_MADE:
+        if row == "absent":
             return str(new_id())
         if row == "other tenant":
             return self.other[kind][0]
@@ -337,6 +179,8 @@ def request_of(rpc: MethodDescriptor, cast: Cast, role: str, row: str) -> Messag
     """The smallest request about such rows. A stale etag, wherever there is one, keeps what may be done undone."""
     etags = [path for path in requests.leaves(rpc) if path.rpartition(".")[2] == "etag"]
     paths = sorted({*requests.minimal(rpc), *etags})
+    # What services ask each other names kinds of things that nobody makes.
+    row = "absent" if is_internal(rpc) else row
     request = requests.make(rpc, paths, lambda kind: cast.id_of(role, row, kind))
     for path in etags:
         requests.put(request, path, "987654321")
@@ -376,7 +220,7 @@ class TestEveryRpc:
                 # It would end the session with which the next call is made.
                 continue
             covered += 1
-            rows = rows_for(rpc)
+            rows = rows_for(rpc, cast.own[role])
             strange: dict[str, Answer] = {}
             for row in rows:
                 may = row in allowed(rpc, role)
@@ -397,12 +241,15 @@ class TestEveryRpc:
         assert not findings, "\n" + "\n".join(findings)
 
 
-def rows_for(rpc: MethodDescriptor) -> tuple[str, ...]:
+def rows_for(rpc: MethodDescriptor, own: Mapping[str, list[str]]) -> tuple[str, ...]:
     """Every kind of row, as far as the request names one and the kind has drafts."""
     fields = requests.leaves(rpc)
     kinds = {requests.kind_of(rpc, fields[path]) for path in requests.minimal(rpc) if requests.is_id(fields[path])}
     if not kinds or is_internal(rpc):
         return ("own",)
+    if kinds - own.keys():
+        # The platform's own tenant has some of everything that tenants are for, but no more.
+        return STRANGE
     return ROWS if PROOF or kinds & WITH_DRAFTS else tuple(row for row in ROWS if "draft" not in row)
 
 

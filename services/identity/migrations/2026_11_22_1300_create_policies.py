@@ -1,5 +1,7 @@
 """Creates the tables of policies, and lets a revision tell of everybody at once."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -27,7 +29,7 @@ def downgrade() -> None:
         op.drop_table(table, schema="identity")
 
 
-def text_columns() -> tuple[sa.Column, ...]:
+def text_columns() -> tuple[sa.Column[Any], ...]:
     return (
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
@@ -40,7 +42,7 @@ def text_columns() -> tuple[sa.Column, ...]:
     )
 
 
-def row_columns() -> tuple[sa.Column, ...]:
+def row_columns() -> tuple[sa.Column[Any], ...]:
     return (
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("id", sa.Uuid(), server_default=sa.text("uuidv7()"), nullable=False),
