@@ -27,6 +27,7 @@ BESIDES = {
     "approval_decisions": "approvals",
     "course_access": "the caller's own courses",
     "current": "stories",
+    "invitations": "users",
     "other": "stories",
     "question_versions": "questions",
     "quiz_questions": "quizzes",
@@ -127,7 +128,7 @@ class TestEitherLayer:
         population = await populate(stack)
         with without_predicates(monkeypatch) as every:
             await leaks(population)
-        tables = sorted(set(every) - BESIDES.keys())
+        tables = sorted(set(every) - BESIDES.keys() - {""})
         survivors = []
         for table in tables if PROOF else tables[:: len(tables) // 3]:
             with without_predicates(monkeypatch, table):

@@ -185,3 +185,21 @@ class TestSettings:
     def test_what_is_not_set_has_its_default(self):
         settings = rules.settings_of(TenantSettings(approval_required=False, learning_language="fr"))
         assert settings == {**rules.DEFAULT_SETTINGS, "approval_required": False, "learning_language": "fr"}
+
+
+class TestPoliciesInForce:
+    def test_are_two_hundred_at_most(self):
+        assert rules.put_in_force("draft", 199) == "active"
+        with pytest.raises(FailedPrecondition):
+            rules.put_in_force("draft", 200)
+
+    def test_begin_and_end_once(self):
+        assert rules.taken_out_of_force("active") == "draft"
+        for change in (lambda: rules.put_in_force("active", 1), lambda: rules.taken_out_of_force("draft")):
+            with pytest.raises(FailedPrecondition):
+                change()
+
+    def test_are_not_deleted(self):
+        rules.check_draft("draft")
+        with pytest.raises(FailedPrecondition):
+            rules.check_draft("active")
