@@ -151,7 +151,7 @@ class SnapshotCache:
         if change.tenant_id and change.user_id:
             self._entries.pop((change.tenant_id, change.user_id), None)
             return
-        for tenant_id in [one for one in self._sets if change.tenant_id in {None, SYSTEM_TENANT, one}]:
+        for tenant_id in [one for one in self._sets if change.tenant_id in {None, one}]:
             del self._sets[tenant_id]
         for key in [key for key in self._entries if _concerns(change, *key)]:
             del self._entries[key]
@@ -187,7 +187,4 @@ class SnapshotCache:
 
 
 def _concerns(change: Change, tenant_id: UUID, user_id: UUID) -> bool:
-    if change.tenant_id == SYSTEM_TENANT and change.user_id is None:
-        # The platform's policies bind everybody.
-        return True
     return change.tenant_id in {None, tenant_id} and change.user_id in {None, user_id}

@@ -1,5 +1,6 @@
 """PolicyTrialService: what policies would do, tried on examples and on the resources that there are."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from kit.access import EXEMPT, Attribute, Condition, require
 from kit.access.attributes import ANY_KIND, find_attribute
 from kit.access.conditions import MANY, comparisons, converted, evaluate, row_field
 from kit.auth import current
+from kit.call import current_call
 from kit.db import Database
 from kit.errors import InvalidArgument
 from kit.models import now
@@ -24,6 +26,7 @@ from storyloom.identity.v1 import policy_trials_pb2, resource_policies_pb2
 
 USUAL_ACTIONS = ("read", "list", "update", "delete")
 MOST_USERS = 100
+USERS_AT_ONCE = 10
 # Comparisons of one value with another in one call, which nobody else's call can interrupt.
 MOST_TRIALS = 200_000
 
@@ -66,12 +69,29 @@ class PolicyTrialService:
         if not ids:
             return policy_trials_pb2.PreviewPolicyResponse()
         asked = decisions_pb2.PreviewPolicyRequest(
-            tenant_id=str(current().tenant_id), user_ids=map(str, ids), in_force=in_force, resource=resource
+            tenant_id=str(current().tenant_id), in_force=in_force, resource=resource, actions=actions
         )
         asked.policy.CopyFrom(policy_in_force(policy, current().tenant_id))
-        asked.actions.extend(actions)
-        answer = await self.deciders[owner_of(resource)].PreviewPolicy(asked)
-        return policy_trials_pb2.PreviewPolicyResponse(differences=answer.differences, users=len(ids))
+        differences, users = await _ask(self.deciders[owner_of(resource)], asked, ids)
+        return policy_trials_pb2.PreviewPolicyResponse(differences=differences, users=users)
+
+
+async def _ask(
+    decider: Any, asked: decisions_pb2.PreviewPolicyRequest, ids: Sequence[UUID]
+) -> tuple[list[decisions_pb2.AccessDifference], int]:
+    """What the decider says of the users, or, where there are many resources, of as many of them as there is time for;
+    and of how many that is."""
+    clock, call = asyncio.get_running_loop().time, current_call()
+    started, end = clock(), call.deadline if call and call.deadline else float("inf")
+    found: list[decisions_pb2.AccessDifference] = []
+    for asked_before in range(0, len(ids), USERS_AT_ONCE):
+        for_each = (clock() - started) / max(1, asked_before)
+        if clock() + 2 * USERS_AT_ONCE * for_each > end:
+            return found, asked_before
+        del asked.user_ids[:]
+        asked.user_ids.extend(map(str, ids[asked_before : asked_before + USERS_AT_ONCE]))
+        found.extend((await decider.PreviewPolicy(asked)).differences)
+    return found, len(ids)
 
 
 def _read_examples(

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from kit.access import Access
 from kit.ids import SYSTEM_TENANT, new_id
 from kit.options import requires
 from tests.contract import api, requests
@@ -210,35 +211,52 @@ class TestDeclarations:
         assert {*PUBLIC, *AUTHENTICATED, *PERMISSIONS, *EVERYBODY, *STAFF_ONLY, *OF_ANY_TENANT, *ENDS_ROWS} <= names
 
 
+async def sweep(cast: Cast, role: str) -> tuple[list[str], int]:
+    """Calls every RPC as the role with each kind of row; what is not as expected, and how many RPCs there were."""
+    findings: list[str] = []
+    covered = 0
+    for rpc in api.rpcs():
+        if rpc.name == "DeleteSession" and role != "anonymous":
+            # It would end the session with which the next call is made.
+            continue
+        covered += 1
+        strange: dict[str, Answer] = {}
+        for row in rows_for(rpc, cast.own[role]):
+            may = row in allowed(rpc, role)
+            if may and rpc.name in ENDS_ROWS and row not in STRANGE:
+                continue
+            request = request_of(rpc, cast, role, row)
+            got = await answer(cast.people[role], rpc, request)
+            cast.calls[role] += 1
+            if row in STRANGE:
+                strange[row] = got.without(requests.texts(request))
+            if row not in STRANGE and is_refused(rpc, got) == may:
+                findings.append(f"{api.short(rpc)} with {row}: {'' if may else 'not '}allowed, but {told(got)}")
+            if row in STRANGE and got.ok and not may and not rpc.name.startswith(("List", "Create")):
+                findings.append(f"{api.short(rpc)} with {row}: {told(got)}")
+        if len(strange) == len(STRANGE) and "other tenant" not in allowed(rpc, role) and not same(strange):
+            findings.append(f"{api.short(rpc)}: {[told(one) for one in strange.values()]} tell rows apart")
+    return findings, covered
+
+
 @pytest.mark.parametrize("role", ROLES)
 class TestEveryRpc:
     async def test_is_open_to_the_role_for_exactly_these_rows(self, role: str, cast: Cast) -> None:
-        findings: list[str] = []
-        covered = 0
-        for rpc in api.rpcs():
-            if rpc.name == "DeleteSession" and role != "anonymous":
-                # It would end the session with which the next call is made.
-                continue
-            covered += 1
-            rows = rows_for(rpc, cast.own[role])
-            strange: dict[str, Answer] = {}
-            for row in rows:
-                may = row in allowed(rpc, role)
-                if may and rpc.name in ENDS_ROWS and row not in STRANGE:
-                    continue
-                request = request_of(rpc, cast, role, row)
-                got = await answer(cast.people[role], rpc, request)
-                cast.calls[role] += 1
-                if row in STRANGE:
-                    strange[row] = got.without(requests.texts(request))
-                if row not in STRANGE and is_refused(rpc, got) == may:
-                    findings.append(f"{api.short(rpc)} with {row}: {'' if may else 'not '}allowed, but {told(got)}")
-                if row in STRANGE and got.ok and not may and not rpc.name.startswith(("List", "Create")):
-                    findings.append(f"{api.short(rpc)} with {row}: {told(got)}")
-            if len(strange) == len(STRANGE) and "other tenant" not in allowed(rpc, role) and not same(strange):
-                findings.append(f"{api.short(rpc)}: {[told(one) for one in strange.values()]} tell rows apart")
+        findings, covered = await sweep(cast, role)
         sys.stdout.write(f"{cast.calls[role]} calls of {covered} RPCs as {role}, {len(findings)} findings\n")
         assert not findings, "\n" + "\n".join(findings)
+
+
+class TestMutants:
+    """Access wider than it should be is noticed; after all other tests, for then everybody may change everything."""
+
+    @pytest.mark.parametrize("check", ["could", "allows"])
+    async def test_are_noticed(self, check: str, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`could` is what the RPC's declaration is held against, `allows` what the handler asks for the row."""
+        monkeypatch.setattr(Access, check, lambda *args, **kwargs: True)
+        findings, _ = await sweep(cast, "nobody")
+        sys.stdout.write(f"{len(findings)} findings when {check} says yes to everything\n")
+        assert findings
 
 
 def rows_for(rpc: MethodDescriptor, own: Mapping[str, list[str]]) -> tuple[str, ...]:
