@@ -118,10 +118,14 @@ class TestEitherLayer:
 
     async def test_is_missed_everywhere_when_both_are_gone(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         population = await populate(stack)
+        asked, found = {rpc.name for rpc in (*GETS, *ALL)} - ELSEWHERE, {}
         with without_predicates(monkeypatch):
             async with without_policies(stack):
-                found = await leaks(population)
-        asked = {rpc.name for rpc in (*GETS, *ALL)} - ELSEWHERE
+                for _ in range(3):
+                    # What services keep up to date meanwhile can fail as well, and the call with it.
+                    found |= await leaks(population)
+                    if asked <= found.keys():
+                        break
         sys.stdout.write(f"{len(found)} of {len(asked)} RPCs tell all when both layers are gone\n")
         assert asked - found.keys() == set()
 

@@ -41,7 +41,7 @@ def settings_with(**values: str) -> Settings:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("given", [{"tls_certificate"}, {"tls_key", "tls_ca"}, {"tls_ca"}], ids=str)
+    @pytest.mark.parametrize("given", [("tls_certificate",), ("tls_key", "tls_ca"), ("tls_ca",)], ids=str)
     def test_of_tls_are_all_there_or_none(self, given: Iterable[str]) -> None:
         with pytest.raises(SettingsError, match=r"^TLS_\w+ is not set: .* are set together or not$"):
             settings_with(**dict.fromkeys(given, "/x"))
