@@ -66,7 +66,8 @@ class Notes:
                 await self._write(kind[0], kind[4], gathered)
                 gathered.written_at = now
             elif due:
-                del self._kinds[kind]
+                # Two who write at once may both find that it is over.
+                self._kinds.pop(kind, None)
 
     async def _write(self, tenant_id: UUID, reason: str, gathered: _Gathered) -> None:
         count, gathered.count = gathered.count, 0

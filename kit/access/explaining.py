@@ -203,12 +203,12 @@ def _collect(found: dict[str, list[Any]], case: Case, path: str, values: Iterabl
         return
     now, known = case.attributes(path), found.setdefault(path, [])
     for value in (*values, *attribute.values):
-        fitting = _fitting(value, attribute)
+        fitting = _fitting(value, attribute, path)
         if fitting is not None and fitting != now and fitting not in known:
             known.append(fitting)
 
 
-def _fitting(value: Any, attribute: Attribute) -> Any:
+def _fitting(value: Any, attribute: Attribute, path: str) -> Any:
     """The value as one that the attribute could have; None when it could not."""
     if attribute.many:
         if not isinstance(value, frozenset):
@@ -216,7 +216,8 @@ def _fitting(value: Any, attribute: Attribute) -> Any:
         found = {converted(one, attribute.kind) for one in value} - {None}
         return frozenset(found)
     kind = kind_of(value) if attribute.kind == ANY_KIND else attribute.kind
-    if attribute.values and value not in attribute.values:
+    # An empty level is an unknown one, which no comparison takes for a text.
+    if (attribute.values and value not in attribute.values) or (path == "user.level" and value == ""):
         return None
     return converted(value, kind) if kind else None
 

@@ -44,6 +44,8 @@ SELECT c.oid::regclass::text AS table FROM pg_class c
 WHERE c.relnamespace::regnamespace::text = ANY ($1) AND c.relrowsecurity
 """
 PREDICATE = re.compile(r'(?<![\w.])((?:\w+\.)?(\w+)\.)?tenant_id = (\$\d+)(::UUID)?(?![\w.])')
+# What services know of who calls, and of the policies that bind them, stays right: without, nobody gets to ask.
+OF_CALLERS = re.compile(r"AS tenant_status|SELECT (?!.*revision).*FROM identity\.resource_policies", re.DOTALL)
 
 # On one worker, whose services they share.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mutants")]
@@ -78,8 +80,11 @@ def without_predicates(monkeypatch: pytest.MonkeyPatch, table: str = "") -> Iter
         # The parameter stays, and with it the number of all the others.
         return f"({found[3]}::uuid IS NOT NULL)"
 
+    def changed_text(query: str) -> str:
+        return query if OF_CALLERS.search(query) else PREDICATE.sub(strip, query)
+
     def mutated(original: Any) -> Any:
-        return lambda self, query, *args, **kwargs: original(self, PREDICATE.sub(strip, query), *args, **kwargs)
+        return lambda self, query, *args, **kwargs: original(self, changed_text(query), *args, **kwargs)
 
     with monkeypatch.context() as patch:
         for owner, name in doors:
