@@ -78,6 +78,13 @@ def current() -> Principal:
     return call.principal
 
 
+def act_as(tenant_id: UUID, user_id: UUID) -> None:
+    """From here on the RPC being served is that user's: its audit entries and spans say so."""
+    call = current_call()
+    assert call is not None  # noqa: S101  # only RPCs get here
+    call.principal = Principal(tenant_id=tenant_id, home_tenant_id=tenant_id, user_id=user_id)
+
+
 class TokenVerifier:
     """Verifies access tokens against identity's published keys; a token is verified once, then remembered."""
 

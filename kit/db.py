@@ -184,6 +184,28 @@ class WriteSession(ReadSession):
             await self._orm.close()
 
 
+@asynccontextmanager
+async def in_tenant(session: ReadSession, tenant_id: UUID) -> AsyncIterator[None]:
+    """Continues the session's transaction in another tenant, and comes back.
+
+    A tenant and its entry in the platform's list are rows of two tenants that must change together; so must a failed
+    sign-in's count and its audit entry. One transaction that changes its tenant on the way does that without a state
+    in between to repair; each statement is still bound to one tenant.
+    """
+    home = session.tenant_id
+    await _move(session, tenant_id)
+    yield
+    await _move(session, home)
+
+
+async def _move(session: ReadSession, tenant_id: UUID) -> None:
+    # Though it be there already: no answer may tell by its time which tenants exist.
+    if isinstance(session, WriteSession):
+        await session.flush()
+    await session.driver.execute(f"SET LOCAL app.tenant_id = '{tenant_id}'")
+    session.tenant_id = tenant_id
+
+
 class Database:
     """The connections of one service's role. `publishes` says which consumers get the events of a type."""
 

@@ -103,12 +103,10 @@ class DecisionService:
         if snapshot is None or not is_in_use(snapshot):
             return decisions_pb2.CheckResourcesResponse(decisions=[False] * len(checks))
         async with self._db.read(tenant_id) as session:
-            rows = {name: await self._rows(session, name, checks) for name in {one.resource for one in checks}}
-            known = {name: await self._known(session, name, snapshot) for name in rows}
-            decisions = [
-                await self._decide(session, snapshot, one, rows[one.resource].get(one.id), known[one.resource])
-                for one in checks
-            ]
+            names = {one.resource for one in checks if one.id}
+            rows = {name: await self._rows(session, name, checks) for name in names}
+            known = {name: await self._known(session, name, snapshot) for name in names}
+            decisions = [await self._decide(session, snapshot, one, rows, known) for one in checks]
         return decisions_pb2.CheckResourcesResponse(decisions=decisions)
 
     async def ExplainDecision(
@@ -119,7 +117,7 @@ class DecisionService:
         if snapshot is None:
             raise NotFound("user")
         async with self._db.read(tenant_id) as session:
-            row = (await self._rows(session, check.resource, [check])).get(check.id)
+            row = _found(await self._rows(session, check.resource, [check]), check)
             if row is None:
                 raise NotFound(check.resource)
             known = await self._known_of(session, snapshot, check.resource, row)
@@ -167,17 +165,12 @@ class DecisionService:
         except Unauthenticated:
             return None
 
-    async def _rows(self, session: ReadSession, name: str, checks: Sequence[ResourceCheck]) -> dict[str, Any]:
-        """The rows asked about that exist, by id as it was written."""
-        wanted = {one.id: one.action for one in checks if one.resource == name and one.id}
+    async def _rows(self, session: ReadSession, name: str, checks: Sequence[ResourceCheck]) -> dict[UUID, Any]:
+        """The rows of this resource that are asked about, by id, those that are deleted too."""
         model = self._resource(name).model
-        if not wanted:
-            return {}
-        ids = [UUID(one) for one in wanted]
+        ids = {UUID(one.id) for one in checks if one.resource == name and one.id}
         columns = select(*model.__table__.columns).where(model.tenant_id == session.tenant_id, model.id.in_(ids))
-        found = {row.id: row for row in await session.execute(columns)}
-        rows = {one: found.get(UUID(one)) for one in wanted}
-        return {one: row for one, row in rows.items() if row is not None and _exists(row, wanted[one])}
+        return {row.id: row for row in await session.execute(columns)}
 
     async def _known(self, session: ReadSession, name: str, snapshot: Snapshot) -> Mapping[str, Any]:
         known = self._resource(name).known
@@ -188,15 +181,21 @@ class DecisionService:
         return known if of_row is None else {**known, **await of_row(session, snapshot.user_id, row)}
 
     async def _decide(
-        self, session: ReadSession, snapshot: Snapshot, check: ResourceCheck, row: Any, known: Mapping[str, Any]
+        self,
+        session: ReadSession,
+        snapshot: Snapshot,
+        check: ResourceCheck,
+        rows: Mapping[str, Mapping[UUID, Any]],
+        known: Mapping[str, Mapping[str, Any]],
     ) -> bool:
         if not check.id:
             return self._access.could(snapshot, check.resource, check.action)
+        row, facts = _found(rows[check.resource], check), known[check.resource]
         if row is None:
             return False
         if of_row := self._resource(check.resource).of_row:
-            known = {**known, **await of_row(session, snapshot.user_id, row)}
-        return self._access.allows(snapshot, check.resource, check.action, row, known or None)
+            facts = {**facts, **await of_row(session, snapshot.user_id, row)}
+        return self._access.allows(snapshot, check.resource, check.action, row, facts or None)
 
     def _case(self, snapshot: Snapshot, check: ResourceCheck, row: Any, known: Mapping[str, Any]) -> Case:
         return Case(
@@ -216,8 +215,10 @@ def is_in_use(snapshot: Snapshot) -> bool:
     return snapshot.active and not snapshot.tenant_suspended
 
 
-def _exists(row: Any, action: str) -> bool:
-    return getattr(row, "deleted_at", None) is None or action in OF_DELETED
+def _found(rows: Mapping[UUID, Any], check: ResourceCheck) -> Any:
+    """The row that is asked about, as its handler would find it; None when it would not."""
+    row = rows.get(UUID(check.id)) if check.id else None
+    return row if getattr(row, "deleted_at", None) is None or check.action in OF_DELETED else None
 
 
 def _with(snapshot: Snapshot, policy_id: str, given: Iterable[Policy]) -> Snapshot:

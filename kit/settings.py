@@ -47,7 +47,7 @@ class Settings:
 
     service: str
     database_url: str = setting("PostgreSQL URL of the service's own role.")
-    secret_key: str = setting("32 random bytes, base64url: seals page tokens. The same for all processes of a service.")
+    secret_key: str = setting("32 random bytes, base64url: seals tokens. The same for all processes of a service.")
     service_credential: str = setting("The service's own Ed25519 key as a private JWK.")
     service_keys: str = setting("JWK set of the public keys of all services.")
     key_encryption_key: str = setting("identity only: 32 random bytes, base64url, that encrypt the signing keys.", "")

@@ -13,7 +13,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 from sqlalchemy import MetaData, Table
 
-from kit.db import Database, WriteSession
+from kit.db import Database, ReadSession, WriteSession, in_tenant
 from kit.ids import SYSTEM_TENANT
 from storyloom.event.v1.changes_pb2 import ChangeRecorded
 from storyloom.subject.v1 import subjects_pb2
@@ -132,14 +132,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An erasure in one service. `home` is the tenant that keeps its receipt."""
+    """An erasure in one service. `home` is the tenant that keeps its receipt; `events` is SQL that is true of the
+    events that must be delivered before it is complete."""
 
     tenant_id: UUID
     home: UUID
     erasure_id: UUID
     steps: Sequence[Step]
     values: tuple[Any, ...]
-    waiting: str
+    events: str
 
 
 class SubjectService:
@@ -171,7 +172,7 @@ class SubjectService:
             erasure_id=UUID(request.erasure_id),
             steps=list(_erasing(self.holdings, self._db.service)),
             values=(user_id,),
-            waiting=f"SELECT count(*) FROM {self._db.service}.outbox WHERE {NAMED}",  # noqa: S608
+            events=NAMED,
         )
         return await self._carry_out(job)
 
@@ -182,18 +183,20 @@ class SubjectService:
             erasure_id=UUID(request.erasure_id),
             steps=list(_purging(self.holdings, self._db.service)),
             values=(),
-            waiting=f"SELECT count(*) FROM {self._db.service}.outbox WHERE tenant_id = $1",  # noqa: S608
+            events=OF_TENANT,
         )
         return await self._carry_out(job)
 
     async def is_waiting(self, tenant_id: UUID, user_id: UUID | None) -> bool:
         """Whether events that name the user, or that are the tenant's, are not delivered yet."""
-        where, values = ("tenant_id = $1", ()) if user_id is None else (NAMED, (user_id,))
         async with self._db.read(tenant_id) as session:
-            found = await session.fetchrow(
-                f"SELECT count(*) AS count FROM {self._db.service}.outbox WHERE {where}", *values  # noqa: S608
-            )
-        return bool(found.count)
+            if user_id is None:
+                return await self._waiting(session, OF_TENANT) > 0
+            return await self._waiting(session, NAMED, user_id) > 0
+
+    async def _waiting(self, session: ReadSession, events: str, *values: Any) -> int:
+        statement = f"SELECT count(*) AS count FROM {self._db.service}.outbox WHERE {events}"  # noqa: S608
+        return int((await session.fetchrow(statement, *values)).count)
 
     async def _carry_out(self, job: Job) -> Receipt:
         clock = asyncio.get_running_loop().time
@@ -224,9 +227,9 @@ class SubjectService:
                 job.erasure_id,
             )
             counts = json.loads(row.counts)
-            await _move(session, job.tenant_id)
-            yield session, counts
-            await _move(session, job.home)
+            # The receipt of a purged tenant is a row of the platform's.
+            async with in_tenant(session, job.tenant_id):
+                yield session, counts
             await session.fetch(
                 f"UPDATE {schema}.erasure_receipts SET counts = $3::text::jsonb WHERE tenant_id = $1 AND id = $2",  # noqa: S608
                 job.erasure_id, json.dumps(counts),
@@ -235,7 +238,7 @@ class SubjectService:
     async def _receipt(self, job: Job, *, cut_short: bool) -> Receipt:
         schema = self._db.service
         async with self._batch(job) as (session, counts):
-            waiting = (await session.fetchrow(job.waiting, *job.values)).count
+            waiting = await self._waiting(session, job.events, *job.values)
         complete = not cut_short and not waiting
         async with self._db.write(job.home) as session:
             row = await session.fetchrow(
@@ -265,13 +268,6 @@ def _receipt_of(
     return receipt
 
 
-async def _move(session: WriteSession, tenant_id: UUID) -> None:
-    """The receipt of a purged tenant is a row of the platform's, so its transaction changes the tenant on the way."""
-    if session.tenant_id != tenant_id:
-        await session.driver.execute(f"SET LOCAL app.tenant_id = '{tenant_id}'")
-        session.tenant_id = tenant_id
-
-
 def _add(counts: dict[str, Any], step: Step, found: Sequence[int]) -> None:
     for table, rows in zip(step.tables, found, strict=True):
         if rows:
@@ -280,6 +276,7 @@ def _add(counts: dict[str, Any], step: Step, found: Sequence[int]) -> None:
             of_table[step.action] = rows + (0 if step.action == KEPT else of_table.get(step.action, 0))
 
 
+OF_TENANT = "tenant_id = $1"
 # Ids are text in the payloads of all events.
 NAMED = "tenant_id = $1 AND position(convert_to($2::uuid::text, 'UTF8') in payload) > 0"
 # Parked is what the consumer refused for good. Of audit entries none is dropped: they wait for whoever repairs that.
@@ -369,7 +366,7 @@ def _purging(holdings: Holdings, schema: str) -> Iterator[Step]:
             yield Step((table.name, other.__table__.name), DELETED, statement)
         elif table not in together:
             yield Step((table.name,), DELETED, DELETE.format(table=table, and_="", batch=BATCH))
-    yield Step(("outbox",), DELETED, DROP_PARKED.format(schema=schema, where="tenant_id = $1"))
+    yield Step(("outbox",), DELETED, DROP_PARKED.format(schema=schema, where=OF_TENANT))
 
 
 def _exports(holdings: Holdings) -> Iterator[tuple[str, str]]:

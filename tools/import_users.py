@@ -3,7 +3,6 @@
 import argparse
 import csv
 import getpass
-import ipaddress
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 import grpc
 
+from kit.settings import is_loopback
 from storyloom.identity.v1 import sessions_pb2, user_imports_pb2
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.user_imports_pb2 import (
@@ -92,16 +92,6 @@ def channel_to(server: str, ca: Path | None) -> grpc.Channel:
     if not is_loopback(server):
         raise UsageError(f"{server} is not on this machine: name the server's certificate authority with --ca")
     return grpc.insecure_channel(server)
-
-
-def is_loopback(server: str) -> bool:
-    host = server.rpartition(":")[0].strip("[]")
-    if server.startswith("unix:") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def find_sources(paths: Sequence[Path]) -> list[Source]:

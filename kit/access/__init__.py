@@ -6,13 +6,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from kit.access.attributes import Attribute, attributes_of
+from kit.access.attributes import Attribute, attributes_of, caller_attributes
 from kit.access.conditions import (
     NEVER,
     All,
     Always,
     AnyOf,
-    Attributes,
     Compare,
     Condition,
     ConditionError,
@@ -21,11 +20,10 @@ from kit.access.conditions import (
     any_of,
     specialise,
 )
-from kit.access.policies import EXEMPT, Filter, Plan, Policy, PolicySet, Rule, looks_at_time
+from kit.access.policies import EXEMPT, Filter, Plan, Policy, PolicySet, Rule, looks_at_request
 from kit.access.snapshots import Snapshot, SnapshotCache
 from kit.call import current_call
 from kit.errors import PermissionDenied, Unauthenticated
-from kit.models import now
 
 __all__ = [
     "EXEMPT",
@@ -47,6 +45,7 @@ __all__ = [
     "Snapshot",
     "SnapshotCache",
     "attributes_of",
+    "caller_attributes",
     "denied",
     "filtered",
     "may",
@@ -77,7 +76,7 @@ class Access:
 
     def plan(self, snapshot: Snapshot, resource: str, action: str, known: Mapping[str, Any] | None = None) -> Plan:
         """What decides about the user's action on rows of the resource. `known` adds attributes, such as
-        `user.course_ids`; a plan that depends on neither them nor the time is made once for a snapshot."""
+        `user.course_ids`; a plan that depends on neither them nor the request is made once for a snapshot."""
         key = (resource, action)
         if known is None and key in snapshot.plans:
             found: Plan = snapshot.plans[key]
@@ -85,7 +84,7 @@ class Access:
         policies, rules = snapshot.policies.matching(resource, action), self.rules(resource, action)
         made = Plan(resource, action, _steps(policies, rules, snapshot, resource, action, known))
         conditions = [policy.condition for policy in policies] + [rule.condition for rule in rules]
-        if known is None and not looks_at_time(conditions):
+        if known is None and not looks_at_request(conditions):
             snapshot.plans[key] = made
         return made
 
@@ -122,30 +121,6 @@ def _steps(
         return (*steps, (Always(), True))
     base = any_of(specialise(rule.condition, resource, caller) for rule in rules)
     return tuple(steps) if base == NEVER else (*steps, (base, True))
-
-
-def caller_attributes(snapshot: Snapshot, known: Mapping[str, Any] | None = None) -> Attributes:
-    """What conditions may know of the caller and of the request."""
-
-    def value(path: str) -> Any:
-        if known and path in known:
-            return known[path]
-        if path.startswith("user.attributes."):
-            return snapshot.attributes.get(path.removeprefix("user.attributes."))
-        match path:
-            case "user.id":
-                return snapshot.user_id
-            case "user.tenant_id":
-                return snapshot.tenant_id
-            case "user.role":
-                return snapshot.roles
-            case "user.level":
-                return snapshot.level or None
-            case "request.time":
-                return now()
-        return None
-
-    return value
 
 
 def _caller() -> tuple[Access, Snapshot]:

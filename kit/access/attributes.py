@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
 
-from kit.access.conditions import row_field
+from kit.access.conditions import Attributes, converted, row_field
+from kit.models import now
 from kit.options import is_policy_attribute
+
+if TYPE_CHECKING:
+    from kit.access.snapshots import Snapshot
 
 # Fields that every message calls by another name than its table does.
 COLUMNS = {"create_time": "created_at", "update_time": "updated_at"}
@@ -25,6 +29,7 @@ class Attribute(NamedTuple):
     prefix: str = ""
 
 
+# `caller_attributes` gives their values.
 OF_CALLER: Mapping[str, Attribute] = {
     "user.id": Attribute("id"),
     "user.tenant_id": Attribute("id"),
@@ -47,6 +52,49 @@ def find_attribute(path: str, resource: str, fields: Mapping[str, Attribute]) ->
     if field := row_field(path, resource):
         return fields.get(field)
     return Attribute(ANY_KIND) if _FREE.fullmatch(path) else OF_CALLER.get(path)
+
+
+def caller_attributes(snapshot: "Snapshot", known: Mapping[str, Any] | None = None) -> Attributes:
+    """What conditions may know of the caller and of the request."""
+
+    def value(path: str) -> Any:
+        if known and path in known:
+            return known[path]
+        if path.startswith("user.attributes."):
+            return snapshot.attributes.get(path.removeprefix("user.attributes."))
+        match path:
+            case "user.id":
+                return snapshot.user_id
+            case "user.tenant_id":
+                return snapshot.tenant_id
+            case "user.role":
+                return snapshot.roles
+            case "user.level":
+                return snapshot.level or None
+            case "request.time":
+                return now()
+        return None
+
+    return value
+
+
+def canonical(path: str, resource: str) -> str:
+    """The path of an attribute as conditions on the resource have it, however it is written."""
+    field = row_field(path, resource)
+    return f"{resource}.{field}" if field and resource != "user" else path
+
+
+def read_value(value: Any, attribute: Attribute, kind: str) -> Any:
+    """One value of the attribute as decisions have it, of its JSON form; ValueError says what is wrong with it."""
+    found = converted(value, kind)
+    if found is None:
+        raise ValueError(f"not a value of kind {attribute.kind}")
+    if attribute.values:
+        # Clients know the value by its name in the API.
+        found = found.removeprefix(attribute.prefix).lower() if found.startswith(attribute.prefix) else found
+        if found not in attribute.values:
+            raise ValueError(f"none of {', '.join(attribute.values)}")
+    return found
 
 
 def attributes_of(message: Descriptor) -> dict[str, Attribute]:

@@ -230,7 +230,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {"id": UUID, "time": _read_time, 
 
 def specialise(condition: Condition, resource: str, caller: Attributes) -> Condition:
     """What is left of the condition once everything about the caller is known: comparisons of the resource's fields
-    with plain values and with one another, or `Always()` or `NEVER`."""
+    with plain values and with one another, or `Always()` or `NEVER` (partial evaluation)."""
     match condition:
         case Compare():
             return _specialise_one(condition, resource, caller)

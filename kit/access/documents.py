@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kit.access.attributes import ANY_KIND, Attribute, find_attribute
+from kit.access.attributes import ANY_KIND, Attribute, canonical, find_attribute, read_value
 from kit.access.conditions import (
     OPERATORS,
     All,
@@ -14,7 +14,6 @@ from kit.access.conditions import (
     ConditionError,
     Not,
     Ref,
-    converted,
     kind_of,
     row_field,
 )
@@ -105,8 +104,7 @@ class _Reader:
         found = find_attribute(path, self._resource, self._fields) if isinstance(path, str) else None
         if found is None:
             raise ConditionError(f"{at}: no attribute that a policy on {self._resource} may use")
-        field = row_field(path, self._resource)
-        return found, f"{self._resource}.{field}" if field and self._resource != "user" else path
+        return found, canonical(path, self._resource)
 
     def _check_operator(self, field: str, left: Attribute, name: str, at: str) -> None:
         if left.many and (name in ORDERINGS or (row_field(field, self._resource) and name != "contains")):
@@ -145,15 +143,10 @@ class _Reader:
         if isinstance(value, float) and value.is_integer():
             # JSON has one kind of number, and protobuf reads all of them as floats.
             value = int(value)
-        found = converted(value, kind_of(value) if left.kind == ANY_KIND else left.kind)
-        if found is None:
-            raise ConditionError(f"{at}: not a value of kind {left.kind}")
-        if left.values:
-            # Clients know the value by its name in the API.
-            found = found.removeprefix(left.prefix).lower() if found.startswith(left.prefix) else found
-            if found not in left.values:
-                raise ConditionError(f"{at}: none of {', '.join(left.values)}")
-        return found
+        try:
+            return read_value(value, left, kind_of(value) if left.kind == ANY_KIND else left.kind)
+        except ValueError as error:
+            raise ConditionError(f"{at}: {error}") from None
 
 
 def _encodes(text: str) -> bool:

@@ -238,6 +238,7 @@ def _around(value: Any) -> Iterator[Any]:
     match kind_of(value):
         case "text":
             yield f"{value}~"
+            yield value[:-1]
             yield ""
         case "number":
             exact = converted(value, "number")

@@ -28,7 +28,7 @@ from kit.ids import SYSTEM_TENANT
 
 # Policies say nothing about policies: whoever may write them can always take back what they wrote.
 EXEMPT = "resource_policy"
-TIME = "request.time"
+OF_REQUEST = "request."
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +215,6 @@ def row_attributes(entity: Any, resource: str, caller: Attributes) -> Attributes
     return value
 
 
-def looks_at_time(conditions: Iterable[Condition]) -> bool:
-    """Whether some condition depends on when it is asked."""
-    return any(TIME in paths(condition) for condition in conditions)
+def looks_at_request(conditions: Iterable[Condition]) -> bool:
+    """Whether some condition depends on the request, such as on when it is made."""
+    return any(path.startswith(OF_REQUEST) for condition in conditions for path in paths(condition))

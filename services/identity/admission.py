@@ -19,8 +19,8 @@ from kit.validation import validator
 from services.identity import grants, queries, rules
 from services.identity.models import User
 from services.identity.policies import OWN_FIELDS
-from services.identity.rosters import Entry, Holding, Memory, Person
-from services.identity.users import IN_SNAPSHOT, check_rights, revoke_invitations
+from services.identity.rosters import Entry, Memory, Person, RoleAssignment
+from services.identity.users import IN_SNAPSHOT, check_rights, holds, revoke_invitations
 from storyloom.identity.v1 import user_imports_pb2, users_pb2
 from storyloom.identity.v1.user_imports_pb2 import RowOutcome
 
@@ -68,7 +68,7 @@ class Terms:
 async def check_default_roles(session: WriteSession, slugs: Sequence[str]) -> None:
     """Refuses an import whose created users would get roles that the tenant lacks, or that the caller may not give."""
     if slugs:
-        if not _holds("set_roles"):
+        if not holds("set_roles"):
             raise denied("user", "set_roles")
         roles = await queries.list_roles_by_slug(session, slugs)
         rules.check_roles_exist(slugs, roles)
@@ -102,9 +102,11 @@ class _Batch:
         self.changed: set[UUID] = set()
 
     @classmethod
-    async def load(cls, session: WriteSession, terms: Terms, says: Sequence[Person | Holding | None]) -> "_Batch":
+    async def load(
+        cls, session: WriteSession, terms: Terms, says: Sequence[Person | RoleAssignment | None]
+    ) -> "_Batch":
         persons = [one for one in says if isinstance(one, Person)]
-        holdings = [one for one in says if isinstance(one, Holding)]
+        assignments = [one for one in says if isinstance(one, RoleAssignment)]
         sourced_ids = {one.sourced_id for one in says if one is not None and one.sourced_id}
         linked = {one: UUID(bytes=found) for one in sourced_ids if (found := terms.memory.value("linked", one))}
         room = await _room(session, terms) if persons else None
@@ -117,7 +119,7 @@ class _Batch:
             if user_id in users:
                 batch.by_source.setdefault(sourced_id, [users[user_id]])
         batch.held = await queries.list_held_roles(session, list(users))
-        slugs = {one.role for one in holdings}.union(*(one.roles for one in persons), *batch.held.values())
+        slugs = {one.role for one in assignments}.union(*(one.roles for one in persons), *batch.held.values())
         slugs.update(terms.options.default_roles)
         batch.roles = {role.slug: role for role in await queries.list_roles_by_slug(session, slugs)}
         return batch
@@ -134,7 +136,7 @@ class _Batch:
                 _check_values(entry.says)
                 row.outcome, row.user_id = await self._person(entry.says)
             else:
-                row.outcome, row.user_id = await self._holding(entry.says)
+                row.outcome, row.user_id = await self._assignment(entry.says)
         except Refused as refused:
             row.outcome = refused.outcome
             row.problems.add(field=refused.column, description=refused.sentence)
@@ -242,7 +244,7 @@ class _Batch:
 
     async def _check_update(self, user: User, values: dict[str, Any]) -> None:
         require("update", user)
-        if not values.keys() <= OWN_FIELDS and not _holds("update"):
+        if not values.keys() <= OWN_FIELDS and not holds("update"):
             raise denied("user", "update")
         if len(values.get("attributes", {})) > MOST_ATTRIBUTES:
             raise Refused("attributes", f"would be more than {MOST_ATTRIBUTES}")
@@ -289,7 +291,7 @@ class _Batch:
             raise Refused("roles", f"the tenant has no role {missing[0]}")
         if not moved:
             return
-        if not _holds("set_roles"):
+        if not holds("set_roles"):
             raise denied("user", "set_roles")
         require("set_roles", user)
         permissions = {rules.pair(one) for slug in moved for one in self.roles[slug].permissions}
@@ -311,20 +313,21 @@ class _Batch:
         old, new = {"roles": sorted(before)}, {"roles": sorted(after)}
         audit.write(self.session, "set_roles", "user", user.id, old=old, new=new)
 
-    async def _holding(self, holding: Holding) -> tuple[Any, str]:
-        user, created = self._holder(holding.sourced_id), self.memory.knows("created", holding.sourced_id)
-        if user is None and not created and not self.memory.knows("left", holding.sourced_id):
+    async def _assignment(self, assignment: RoleAssignment) -> tuple[Any, str]:
+        user, created = self._holder(assignment.sourced_id), self.memory.knows("created", assignment.sourced_id)
+        if user is None and not created and not self.memory.knows("left", assignment.sourced_id):
             raise Refused("userSourcedId", "is that of nobody")
         user_id = str(user.id) if user else ""
         if self.terms.leaves_existing and not created:
             raise Refused("", "is about a user who exists already", RowOutcome.ROW_OUTCOME_UNCHANGED)
-        if not holding.in_force:
+        if not assignment.in_force:
             raise Refused("", "is not in force today", RowOutcome.ROW_OUTCOME_UNCHANGED)
-        pair = f"{holding.sourced_id}\0{holding.role}"
-        before = self._held_before(user, pair, holding.role)
+        pair = f"{assignment.sourced_id}\0{assignment.role}"
+        before = self._held_before(user, pair, assignment.role)
         # Somebody may have a role at several schools: it is taken away only when no row gives it.
-        taken = holding.removed and not self.memory.knows("given", pair)
-        after = before - {holding.role} if taken else before | ({holding.role} if not holding.removed else set())
+        taken = assignment.removed and not self.memory.knows("given", pair)
+        role = {assignment.role}
+        after = before - role if taken else before if assignment.removed else before | role
         # In a dry run, users who would have been created are not there: they would all be like this one.
         await self._check_roles(user or User(email="", display_name="", status="invited"), before, after)
         self.memory.note("taken" if taken else "given", pair)
@@ -381,8 +384,3 @@ def _problems(error: InvalidArgument) -> list[user_imports_pb2.RowProblem]:
         user_imports_pb2.RowProblem(field=one.field.partition("[")[0], description=one.description)
         for one in bad[0].field_violations
     ]
-
-
-def _holds(action: str) -> bool:
-    snapshot = current().snapshot
-    return snapshot is not None and snapshot.grants("user", action)

@@ -11,7 +11,7 @@ from kit import audit
 from kit.access import denied, require
 from kit.auth import current
 from kit.clients import Clients
-from kit.db import Database, WriteSession
+from kit.db import Database, WriteSession, in_tenant
 from kit.errors import StoryloomError
 from kit.ids import SYSTEM_TENANT
 from kit.models import now
@@ -58,7 +58,7 @@ class ErasureService:
             raise denied("tenant", "purge")
         tenant_id = UUID(request.id)
         async with self.db.write(SYSTEM_TENANT) as session:
-            async with queries.in_tenant(session, tenant_id):
+            async with in_tenant(session, tenant_id):
                 tenant = await queries.get_tenant(session)
                 rules.check_suspended(tenant.status)
             return erasure_to_proto(await _begin(session, "tenant", tenant_id))
@@ -148,7 +148,8 @@ class Eraser:
         receipts = await asyncio.gather(*(self._ask(name, erasure) for name in names))
         finished = {one.service: _kept(one, number) for one in receipts if one is not None and one.complete}
         if finished:
-            await self._keep(erasure, finished)
+            async with self._db.write(erasure.tenant_id) as session:
+                await _keep(session, erasure.id, finished)
         return None not in receipts, False
 
     async def _ask(self, name: str, erasure: Erasure) -> subjects_pb2.Receipt | None:
@@ -170,10 +171,6 @@ class Eraser:
             return None
         return cast("subjects_pb2.Receipt", receipt)
 
-    async def _keep(self, erasure: Erasure, receipts: Mapping[str, Any]) -> Erasure | None:
-        async with self._db.write(erasure.tenant_id) as session:
-            return await _keep(session, erasure.id, receipts)
-
     async def _finish(self, erasure: Erasure, own: Mapping[str, Any]) -> None:
         async with self._db.write(erasure.tenant_id) as session:
             kept = await _keep(session, erasure.id, {SELF: own})
@@ -181,7 +178,7 @@ class Eraser:
                 return
             kept.state, kept.complete_time = "done", now()
             tenant_id, user_id = _subject(kept)
-            async with queries.in_tenant(session, tenant_id):
+            async with in_tenant(session, tenant_id):
                 await queries.change_access(session, user_id)
             if user_id is None:
                 await queries.forget_tenant(session, tenant_id)

@@ -5,7 +5,7 @@ from typing import Any
 
 from kit.access import Snapshot
 from kit.auth import current
-from kit.db import WriteSession
+from kit.db import WriteSession, in_tenant
 from kit.errors import InvalidArgument
 from services.identity import queries, rules
 from services.identity.catalogue import Permission, is_known
@@ -22,7 +22,7 @@ async def check_grant(session: WriteSession, permissions: Iterable[Permission]) 
     if snapshot.expires == float("inf"):
         return
     home, user = snapshot.tenant_id, snapshot.user_id
-    async with queries.in_tenant(session, home):
+    async with in_tenant(session, home):
         lasting = frozenset(await queries.list_lasting_permissions(session, user))
     rules.check_grant(Snapshot(tenant_id=home, user_id=user, roles=frozenset(), permissions=lasting), wanted)
 

@@ -7,9 +7,8 @@ from uuid import UUID
 from kit import audit
 from kit.access import require
 from kit.audit import Action
-from kit.auth import Principal, current
-from kit.call import current_call
-from kit.db import Database, WriteSession
+from kit.auth import act_as, current
+from kit.db import Database, WriteSession, in_tenant
 from kit.errors import FailedPrecondition, NotFound, StoryloomError
 from kit.ids import SYSTEM_TENANT
 from kit.models import check_etag, now
@@ -89,13 +88,13 @@ class InvitationService:
         attempt = self.throttle.attempt("accept_invitation", f"{secret.tenant_id}/{secret.row_id}")
         async with self.db.read(SYSTEM_TENANT) as session:
             await self.throttle.check(session, attempt)
-            async with queries.in_tenant(session, secret.tenant_id):
+            async with in_tenant(session, secret.tenant_id):
                 found = await queries.find_acceptable(session, secret)
         if found is None:
             raise await self._refusal(attempt)
         # Only now: a guess must not cost what a password costs.
         password_hash = await self.passwords.hash(request.password)
-        _act_as(secret.tenant_id, found.user_id)
+        act_as(secret.tenant_id, found.user_id)
         async with self.db.write(secret.tenant_id) as session:
             user = await _accepted(session, secret, found.user_id)
             if user is not None:
@@ -148,13 +147,6 @@ async def _let_in(session: WriteSession, user: User, password_hash: str, display
     await queries.change_access(session, user.id)
     await session.flush()
     return await queries.get_user_row(session, user.id)
-
-
-def _act_as(tenant_id: UUID, user_id: UUID) -> None:
-    """From here on the call is that user's: its audit entries and spans say so."""
-    call = current_call()
-    assert call is not None  # noqa: S101  # this is an RPC
-    call.principal = Principal(tenant_id=tenant_id, home_tenant_id=tenant_id, user_id=user_id)
 
 
 def _lifetime(request: invitations_pb2.CreateInvitationRequest, kind: str) -> timedelta:

@@ -9,8 +9,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Value
 
 from kit.access import EXEMPT, Attribute, Condition, require
-from kit.access.attributes import ANY_KIND, find_attribute
-from kit.access.conditions import MANY, comparisons, converted, evaluate, row_field
+from kit.access.attributes import ANY_KIND, canonical, find_attribute, read_value
+from kit.access.conditions import MANY, comparisons, evaluate
 from kit.auth import current
 from kit.call import current_call
 from kit.db import Database
@@ -104,18 +104,13 @@ def _read_examples(
         for path, value in sorted(example.attributes.fields.items()):
             attribute = find_attribute(path, resource, fields)
             try:
-                values[_canonical(path, resource)] = _value(value, attribute)
+                values[canonical(path, resource)] = _value(value, attribute)
             except ValueError as error:
                 wrong.append((f'examples[{index}].attributes["{path}"]', str(error)))
         found.append(values)
     if wrong:
         raise InvalidArgument.fields(wrong)
     return found
-
-
-def _canonical(path: str, resource: str) -> str:
-    field = row_field(path, resource)
-    return f"{resource}.{field}" if field and resource != "user" else path
 
 
 def _value(sent: Value, attribute: Attribute | None) -> Any:
@@ -129,22 +124,10 @@ def _value(sent: Value, attribute: Attribute | None) -> Any:
     if value is None or attribute.kind == ANY_KIND:
         return value
     if not attribute.many:
-        return _single(value, attribute)
+        return read_value(value, attribute, attribute.kind)
     if not isinstance(value, list):
         raise ValueError("not a list")  # noqa: TRY004  # it is of the client's making
-    return frozenset(_single(one, attribute) for one in value)
-
-
-def _single(value: Any, attribute: Attribute) -> Any:
-    found = converted(value, attribute.kind)
-    if found is None:
-        raise ValueError(f"not a value of kind {attribute.kind}")
-    if attribute.values:
-        # Clients know the value by its name in the API.
-        found = found.removeprefix(attribute.prefix).lower() if found.startswith(attribute.prefix) else found
-        if found not in attribute.values:
-            raise ValueError(f"none of {', '.join(attribute.values)}")
-    return found
+    return frozenset(read_value(one, attribute, attribute.kind) for one in value)
 
 
 def _check_effort(condition: Condition, examples: Sequence[Mapping[str, Any]]) -> None:

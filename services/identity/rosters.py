@@ -51,7 +51,7 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class RoleAssignment:
     """What a row says of one role of one user. Out of its dates it is not in force."""
 
     sourced_id: str
@@ -66,7 +66,7 @@ class Entry:
 
     file: str
     line: int
-    says: Person | Holding | None
+    says: Person | RoleAssignment | None
     problems: tuple[Problem, ...] = ()
 
 
@@ -107,18 +107,18 @@ def oneroster_person(cells: Mapping[str, str], *, family_name_first: bool) -> tu
     return person, [*_missing(cells, "sourcedId"), *_not_among(cells, enabledUser="true false"), *_status(cells)]
 
 
-def oneroster_holding(cells: Mapping[str, str], *, today: date) -> tuple[Holding, list[Problem]]:
+def oneroster_assignment(cells: Mapping[str, str], *, today: date) -> tuple[RoleAssignment, list[Problem]]:
     """Of a row of `roles.csv`."""
     dates, problems = _dates(cells, "beginDate", "endDate")
     begin, end = dates
     role = cells.get("role", "").lower()
-    holding = Holding(
+    assignment = RoleAssignment(
         sourced_id=cells.get("userSourcedId", ""),
         role=ROLE_SLUGS.get(role, role),
         removed=cells.get("status", "").lower() == REMOVED,
         in_force=(begin is None or begin <= today) and (end is None or today <= end),
     )
-    return holding, [*_missing(cells, "userSourcedId", "role"), *_status(cells), *problems]
+    return assignment, [*_missing(cells, "userSourcedId", "role"), *_status(cells), *problems]
 
 
 def _missing(cells: Mapping[str, str], *columns: str) -> list[Problem]:
@@ -149,7 +149,7 @@ def _dates(cells: Mapping[str, str], *columns: str) -> tuple[list[date | None], 
     return dates, problems
 
 
-Reader = Callable[[Mapping[str, str]], tuple[Person | Holding, list[Problem]]]
+Reader = Callable[[Mapping[str, str]], tuple[Person | RoleAssignment, list[Problem]]]
 
 
 class Files:
@@ -159,7 +159,7 @@ class Files:
         self._oneroster = oneroster
         self._readers: dict[str, Reader] = {
             "users.csv": lambda cells: oneroster_person(cells, family_name_first=family_name_first),
-            "roles.csv": lambda cells: oneroster_holding(cells, today=today),
+            "roles.csv": lambda cells: oneroster_assignment(cells, today=today),
         }
         self._name = ""
         self._done: set[str] = set()

@@ -366,7 +366,7 @@ def erasure_delay(attempts: int, *, progress: bool) -> timedelta:
 
 
 def check_deleted(status: str, deleted_at: datetime | None) -> None:
-    """Only deleted users are erased: a day's thought lies between, and nobody's calls are under way."""
+    """Only deleted users are erased: it takes two decisions, and none of their calls are under way."""
     if deleted_at is None:
         raise FailedPrecondition("Only a deleted user can be purged.", metadata={"state": status})
 

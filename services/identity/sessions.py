@@ -8,9 +8,8 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from kit import audit
-from kit.auth import Principal, current
-from kit.call import current_call
-from kit.db import Database, WriteSession
+from kit.auth import act_as, current
+from kit.db import Database, WriteSession, in_tenant
 from kit.errors import PermissionDenied, Unauthenticated
 from kit.ids import NIL, SYSTEM_TENANT, new_id
 from kit.models import now
@@ -37,7 +36,7 @@ class SessionService:
         async with self.db.read(SYSTEM_TENANT) as session:
             tenant = await queries.find_listing(session, request.tenant)
             # An unknown tenant is looked into as well, as an empty one: no answer may tell by its time what exists.
-            async with queries.in_tenant(session, tenant.id if tenant else new_id()):
+            async with in_tenant(session, tenant.id if tenant else new_id()):
                 user = await queries.find_account(session, request.email)
             device = self.devices.find(request.device_token, user)
             attempt = self.throttle.attempt("sign_in", f"{request.tenant}\0{request.email.lower()}", device)
@@ -45,7 +44,7 @@ class SessionService:
         matches = await self.passwords.verify(user and user.password_hash, request.password)
         if not matches or tenant is None or user is None or user.status != "active":
             raise await self._refusal(attempt, tenant, user)
-        _act_as(tenant.id, user.id)
+        act_as(tenant.id, user.id)
         if tenant.status == "suspended":
             raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
         current_hash = await self._current_hash(user.password_hash, request.password)
@@ -60,7 +59,7 @@ class SessionService:
             if current_hash != user.password_hash:
                 await queries.replace_password(session, user.id, old=user.password_hash, new=current_hash)
             if forgiven:
-                async with queries.in_tenant(session, SYSTEM_TENANT):
+                async with in_tenant(session, SYSTEM_TENANT):
                     await self.throttle.forgive(session, forgiven)
             opened = await queries.insert_session(session, user.id, current_hash)
             if opened is None:
@@ -73,7 +72,7 @@ class SessionService:
         async with self.db.write(SYSTEM_TENANT) as session:
             await self.throttle.count_failure(session, attempt)
             # Failures at tenants that do not exist are for the platform's own auditors to see.
-            async with queries.in_tenant(session, tenant.id if tenant else SYSTEM_TENANT):
+            async with in_tenant(session, tenant.id if tenant else SYSTEM_TENANT):
                 audit.write(session, "sign_in_failed", "user", user.id if user else NIL)
         return _refused()
 
@@ -88,7 +87,7 @@ class SessionService:
             if found is None:
                 raise rules.refused_refresh()
             family, generation = found
-            _act_as(secret.tenant_id, family.user_id)
+            act_as(secret.tenant_id, family.user_id)
             verdict = rules.refresh(generation, family.generation, family.rotated_at, now())
             if verdict is rules.Refresh.REUSE:
                 await _end_stolen(session, family)
@@ -149,10 +148,3 @@ async def _active_user(session: WriteSession, family: Session) -> Any:
     if tenant.status == "suspended":
         raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
     return user
-
-
-def _act_as(tenant_id: UUID, user_id: UUID) -> None:
-    """From here on the call is that user's: its audit entries and spans say so."""
-    call = current_call()
-    assert call is not None  # noqa: S101  # sign-in is an RPC
-    call.principal = Principal(tenant_id=tenant_id, home_tenant_id=tenant_id, user_id=user_id)

@@ -10,7 +10,7 @@ from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
 from kit.call import current_call
-from kit.db import Database, WriteSession
+from kit.db import Database, WriteSession, in_tenant
 from kit.errors import NotFound
 from kit.ids import SYSTEM_TENANT, new_id
 from kit.models import check_etag
@@ -38,7 +38,7 @@ class TenantService:
         password_hash = await self.passwords.hash(request.administrator.password)
         _act_in(identity)
         # Begins in the platform's tenant: an idempotency key is looked up there, where a repeated call finds it.
-        async with self.db.write(SYSTEM_TENANT) as session, queries.in_tenant(session, identity):
+        async with self.db.write(SYSTEM_TENANT) as session, in_tenant(session, identity):
             session.add(tenant)
             await _publish(session, Action.CREATE, tenant)
             await _insert_administrator(session, request.administrator, password_hash)

@@ -13,7 +13,7 @@ from kit import audit, fieldmask
 from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
-from kit.db import Database, WriteSession
+from kit.db import Database, WriteSession, in_tenant
 from kit.errors import FailedPrecondition, Unauthenticated
 from kit.ids import SYSTEM_TENANT
 from kit.models import check_etag, now
@@ -47,7 +47,7 @@ class UserService:
         attempt = self.throttle.attempt("change_password", str(caller.subject))
         async with self.db.read(SYSTEM_TENANT) as session:
             await self.throttle.check(session, attempt)
-            async with queries.in_tenant(session, caller.home_tenant_id):
+            async with in_tenant(session, caller.home_tenant_id):
                 old = await queries.get_password_hash(session, caller.subject)
         if not await self.passwords.verify(old, request.current_password):
             await self._refuse_password(attempt)
@@ -78,7 +78,7 @@ class UserService:
 
     async def ListUsers(self, request: users_pb2.ListUsersRequest, context: Any) -> users_pb2.ListUsersResponse:
         page = Page.of(request)
-        if request.show_deleted and not _holds("undelete"):
+        if request.show_deleted and not holds("undelete"):
             raise denied("user", "undelete")
         async with self.db.read() as session:
             rows, token = await queries.list_users(
@@ -103,7 +103,7 @@ class UserService:
             require("update", user)
             check_etag(user, request.user.etag)
             written = fieldmask.changes(request.user, request.update_mask, WRITABLE).keys()
-            if not written <= OWN_FIELDS and not _holds("update"):
+            if not written <= OWN_FIELDS and not holds("update"):
                 raise denied("user", "update")
             if "email" in written:
                 await _take_address(session, user)
@@ -167,7 +167,8 @@ class UserService:
             return await _answer(session, user)
 
 
-def _holds(action: str) -> bool:
+def holds(action: str) -> bool:
+    """Whether the caller has the permission for all users."""
     snapshot = current().snapshot
     return snapshot is not None and snapshot.grants("user", action)
 
@@ -214,7 +215,7 @@ async def revoke_invitations(session: WriteSession, user_id: UUID) -> None:
 async def _give_roles(session: WriteSession, user: User, old: Iterable[Any], new: Iterable[Any]) -> None:
     """Replaces the user's roles, within what the caller may hand out."""
     before, after = {role.slug: role for role in old}, {role.slug: role for role in new}
-    if not _holds("set_roles"):
+    if not holds("set_roles"):
         raise denied("user", "set_roles")
     moved = [(before | after)[slug] for slug in before.keys() ^ after.keys()]
     await grants.check_grant(session, {rules.pair(one) for role in moved for one in role.permissions})

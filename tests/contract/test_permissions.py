@@ -30,7 +30,6 @@ ADMINISTRATION = {
     ("user", "purge"),
     *(("erasure", action) for action in ("read", "list")),
 }
-KNOWN_TO_ALL = {"user", "request"}
 OURS = [pytest.param(one, id=one.name) for one in api.services() if api.owner(one.methods[0]) in SERVICES]
 
 

@@ -213,6 +213,21 @@ class TestCheckAccess:
         assert not await checked(school.student, "story", "create")
         assert await checked(school.student, "story", "read")
 
+    async def test_without_an_id_answers_about_whatever_is_in_the_catalogue(self, school):
+        for resource, action in (("resource_policy", "create"), ("story_version", "approve")):
+            assert await checked(school.admin, resource, action)
+            assert not await checked(school.student, resource, action)
+
+    async def test_of_deleted_resources_allows_only_to_bring_them_back(self, school):
+        story, stub = await make_story(school.teacher), school.teacher.stub(StoryServiceStub, "content")
+        await stub.DeleteStory(stories_pb2.DeleteStoryRequest(id=story.id))
+        asked = [question("story", action, story.id) for action in ("read", "undelete", "read")]
+        request = access_pb2.BatchCheckAccessRequest(
+            evaluations=[access_pb2.AccessEvaluation(**one) for one in asked]
+        )
+        answer = await school.teacher.stub(AccessServiceStub, "identity").BatchCheckAccess(request)
+        assert [one.decision for one in answer.evaluations] == [False, True, False]
+
     async def test_is_about_somebody_else_only_for_those_who_may_ask_why(self, school):
         story = await make_story(school.teacher)
         assert not await checked(school.admin, "story", "read", story.id, subject=school.student.user_id)

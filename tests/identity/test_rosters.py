@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.identity.rosters import Files, Fingerprints, Holding, Memory, Person
+from services.identity.rosters import Files, Fingerprints, Memory, Person, RoleAssignment
 from services.identity.sheets import LONGEST_ROW, CsvRows, UnreadableFile
 from tests.identity.importing import ROLES, USERS, roster, table
 
@@ -185,7 +185,7 @@ class TestOneRosterRoles:
         ],
     )
     def test_have_the_slugs_of_the_tenant(self, name, slug):
-        assert said(self.one(role=name), "roles.csv") == Holding("s1", slug)
+        assert said(self.one(role=name), "roles.csv") == RoleAssignment("s1", slug)
 
     @pytest.mark.parametrize(
         ("begin", "end", "in_force"),
@@ -239,6 +239,7 @@ class TestMemory:
             assert known.get(text) == bytes([texts.index(text) % 256])
         assert (known.get(other) is not None) == (other in texts)
 
+    @pytest.mark.slow
     def test_of_fifty_thousand_rows_takes_less_than_their_addresses(self):
         def use(count):
             tracemalloc.start()

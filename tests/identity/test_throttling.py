@@ -215,7 +215,7 @@ class TestDeviceTokens:
             case "of another tenant":
                 token = (await sign_in(sessions, own.slug, own.admin.email, PASSWORD, SCHOOL)).device_token
             case "damaged":
-                token = mine[:-1] + ("A" if mine[-1] != "A" else "B")
+                token = ("A" if mine[0] != "A" else "B") + mine[1:]
             case "garbage":
                 token = base64.urlsafe_b64encode(bytes(52)).decode()
             case _:

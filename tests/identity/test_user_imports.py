@@ -300,6 +300,7 @@ class TestMemory:
             tracemalloc.stop()
 
     @pytest.mark.slow
+    @pytest.mark.slow
     async def test_does_not_grow_with_the_file(self, own):
         await self.peak(own, 500)
         small, large = await self.peak(own, 1_000), await self.peak(own, 6_000)

@@ -181,6 +181,16 @@ class TestExplanation:
         found = [(one.kind, one.subject, one.value) for one in explanation.changes]
         assert found == [("attribute", "user.level", "B1")]
 
+    def test_takes_no_empty_level_for_a_level(self) -> None:
+        condition = read({"not": {"field": "user.level", "operator": "lt", "value": "B1"}}, "page", FIELDS)
+        access = Access([Rule("beginners wait", "page", frozenset({"read"}), condition)])
+        snapshot = Snapshot(tenant_id=TENANT, user_id=IDS[0], roles=frozenset(), permissions=frozenset())
+        page = SimpleNamespace(**rows()[0])
+        explanation = explain(case(access, snapshot, page))
+        assert [one.subject for one in explanation.changes] == ["user.level"]
+        after, _ = applied(explanation, snapshot, {})
+        assert access.allows(after, "page", "read", page) != explanation.allowed
+
 
 def operated(**others: str) -> Any:
     """SQL in which some operators are mistaken for others."""

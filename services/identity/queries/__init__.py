@@ -66,7 +66,7 @@ from services.identity.queries.tenants import (
     list_listings,
     write_listing,
 )
-from services.identity.queries.transactions import change_access, in_tenant
+from services.identity.queries.transactions import change_access
 from services.identity.queries.user_permissions import (
     delete_expired_permissions,
     get_user_permission,
@@ -124,7 +124,6 @@ __all__ = [
     "get_user_quota",
     "get_user_row",
     "get_version",
-    "in_tenant",
     "insert_default_role",
     "insert_erasure",
     "insert_roles_of_users",

@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy import Row, delete, select, update
 
 from kit.access import visible
-from kit.db import ReadSession, WriteSession
+from kit.db import ReadSession, WriteSession, in_tenant
 from kit.errors import FailedPrecondition
 from kit.ids import SYSTEM_TENANT
 from kit.models import now
 from kit.pagination import Page
 from services.identity.models import Erasure, ErasureTask, TenantListing
-from services.identity.queries.transactions import existing, in_tenant
+from services.identity.queries.transactions import existing
 
 # Two processes that ask at once get two tasks, or one of them none.
 CLAIM = """

@@ -7,15 +7,12 @@ from uuid import UUID
 from sqlalchemy import Row, func, or_, select
 from sqlalchemy.dialects import postgresql
 
-from kit.db import ReadSession, WriteSession
+from kit.db import ReadSession, WriteSession, in_tenant
 from kit.errors import NotFound
 from kit.ids import SYSTEM_TENANT
 from kit.pagination import Page
-from services.identity.models import (
-    Tenant,
-    TenantListing,
-)
-from services.identity.queries.transactions import existing, in_tenant
+from services.identity.models import Tenant, TenantListing
+from services.identity.queries.transactions import existing
 
 LISTED = ("slug", "name", "status", "settings", "revision", "created_at", "updated_at")
 
