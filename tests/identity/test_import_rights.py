@@ -35,7 +35,8 @@ async def importer(own, name, *permissions):
 class TestRights:
     async def test_to_import_are_asked_for(self, school):
         async with refused("PERMISSION_REQUIRED") as refusal:
-            await import_users(school.teacher, people(person("a")))
+            # Nothing but the options: whoever is refused while still sending may miss the answer.
+            await import_users(school.teacher, {})
         assert refusal.metadata["permission"] == "user:import"
 
     async def test_to_create_update_and_give_are_asked_for_besides(self, own):
