@@ -127,25 +127,34 @@ class DecisionService:
         self, request: decisions_pb2.PreviewPolicyRequest, context: Any = None
     ) -> decisions_pb2.PreviewPolicyResponse:
         tenant_id, differences = UUID(request.tenant_id), []
+        # Most users differ in nothing that decides: what was found for one holds for the next.
+        found: list[tuple[Any, Any]] = []
         self._resource(request.resource)
         given = in_force([request.policy], self.fields) if request.in_force else ()
         for user_id in request.user_ids:
             snapshot = await self._find_snapshot(tenant_id, UUID(user_id))
             if snapshot is not None and is_in_use(snapshot):
                 after = _with(snapshot, request.policy.id, given)
-                differences += await self._differences(snapshot, after, request.resource, request.actions)
+                differences += await self._differences(snapshot, after, request.resource, request.actions, found)
         return decisions_pb2.PreviewPolicyResponse(differences=differences)
 
     async def _differences(
-        self, before: Snapshot, after: Snapshot, resource: str, actions: Iterable[str]
+        self, before: Snapshot, after: Snapshot, resource: str, actions: Iterable[str], seen: list[tuple[Any, Any]]
     ) -> list[decisions_pb2.AccessDifference]:
         found = []
+        async with self._db.read(before.tenant_id) as session:
+            known = await self._known(session, resource, before)
         for action in actions:
-            async with self._db.read(before.tenant_id) as session:
-                known = await self._known(session, resource, before)
-                plans = [self._access.plan(one, resource, action, known or None) for one in (before, after)]
+            old, new = (self._access.plan(one, resource, action, known or None) for one in (before, after))
+            if old.steps == new.steps:
+                continue
+            asked = (action, old.steps, new.steps)
+            row = next((answer for question, answer in seen if question == asked), None)
+            if row is None:
                 model = self._resource(resource).model
-                row = (await session.execute(_difference(model, session.tenant_id, *plans))).one()
+                async with self._db.read(before.tenant_id) as session:
+                    row = (await session.execute(_difference(model, session.tenant_id, old, new))).one()
+                seen.append((asked, row))
             if row.gained or row.lost:
                 difference = decisions_pb2.AccessDifference(user_id=str(before.user_id), action=action)
                 difference.gained, difference.lost = row.gained, row.lost
@@ -264,6 +273,8 @@ def _reason(one: Explanation, permission: str) -> str:
             return f"{verb}: the policy “{name}” decides."
         case Rule(name=name):
             return f"{verb}: {name} (built in)."
+    if not one.active:
+        return f"{verb}: the user, or the tenant, is barred from the platform."
     if one.allowed:
         return f"{verb}: the user has the permission {permission}, and no policy says otherwise."
     return f"{verb}: the user has not the permission {permission}, and no policy or built-in rule allows it."

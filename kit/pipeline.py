@@ -267,11 +267,12 @@ class Pipeline:
         # A stream lives long and mostly waits; it takes connections from the pool only while it works.
         if method.streaming:
             return proceed
-        # The flood of users must not keep services from one another.
+        # The flood of users must not keep services from one another; these call for all tenants, for each in its turn.
         limiter = self.internal_limiter if method.requires.internal else self.limiter
 
         async def limit(request: Any, call: Call, context: Any) -> Any:
-            async with limiter.slot(call.tenant_id) as call.slot:
+            tenant = getattr(request, "tenant_id", "") if method.requires.internal else call.tenant_id
+            async with limiter.slot(tenant) as call.slot:
                 return await proceed(request, call, context)
 
         return limit

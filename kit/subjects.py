@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, Table
 
 from kit.db import Database, ReadSession, WriteSession, in_tenant
 from kit.ids import SYSTEM_TENANT
+from kit.limiter import Limiter
 from storyloom.event.v1.changes_pb2 import ChangeRecorded
 from storyloom.subject.v1 import subjects_pb2
 from storyloom.subject.v1.subjects_pb2 import (
@@ -34,6 +35,8 @@ BATCH = 500
 # A call answers with what it did so far; the next one goes on.
 WORKING_SECONDS = 3.0
 EXPORTED_AT_ONCE = 200
+# Batches of exports, however many exports there are.
+EXPORTS_AT_ONCE, LONGEST_WAIT_SECONDS = 2, 10.0
 LARGEST_EXACT = 2**53
 # Tables of the kit that are no tenant's rows, or have a step of their own.
 APART = frozenset({"outbox", "inbox"})
@@ -150,13 +153,16 @@ class SubjectService:
 
     def __init__(self, db: Database, holdings: Holdings) -> None:
         self._db, self.holdings = db, holdings
+        self.turns = Limiter(EXPORTS_AT_ONCE, LONGEST_WAIT_SECONDS)
 
     async def ExportUser(self, request: ExportUserRequest, context: Any) -> AsyncIterator[ExportedRecord]:
         for table, statement in _exports(self.holdings):
             after = UUID(int=0)
             while True:
-                # A transaction for each batch: who reads slowly keeps no connection.
-                async with self._db.read(UUID(request.tenant_id)) as session:
+                # A transaction for each batch: who reads slowly keeps no connection, and no turn. Streams have no slot
+                # of the service's own limiter: however many there are, they leave the pool to others.
+                tenant_id = UUID(request.tenant_id)
+                async with self.turns.slot(tenant_id), self._db.read(tenant_id) as session:
                     rows = await session.fetch(statement, UUID(request.user_id), after)
                 for row in rows:
                     yield ExportedRecord(kind=table, values=_struct(row.shown))

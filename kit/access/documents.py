@@ -43,7 +43,7 @@ def read(document: Any, resource: str, fields: Mapping[str, Attribute]) -> Condi
 class _Reader:
     def __init__(self, resource: str, fields: Mapping[str, Attribute]) -> None:
         self._resource, self._fields = resource, fields
-        self._comparisons = 0
+        self._leaves = 0
 
     def group(self, document: Any, at: str, depth: int) -> Condition:
         if depth > DEEPEST:
@@ -65,8 +65,15 @@ class _Reader:
             case "not":
                 return Not(self.group(inside, f"{at}.not", depth + 1))
             case "always" if inside is True:
+                self._count(at)
                 return Always()
         raise ConditionError(f"{at}: {str(word)[:64]!r} is none of all, any, not, always (which is true)")
+
+    def _count(self, at: str) -> None:
+        """One more leaf: what is joined one by one grows as deep as there are leaves, and not all of them compare."""
+        self._leaves += 1
+        if self._leaves > MOST_COMPARISONS:
+            raise ConditionError(f"{at}: more than {MOST_COMPARISONS} comparisons")
 
     def _items(self, items: Any, at: str, depth: int) -> tuple[Condition, ...]:
         if not isinstance(items, list) or not items:
@@ -83,9 +90,7 @@ class _Reader:
         return joined
 
     def _comparison(self, document: Mapping[str, Any], at: str) -> Compare:
-        self._comparisons += 1
-        if self._comparisons > MOST_COMPARISONS:
-            raise ConditionError(f"{at}: more than {MOST_COMPARISONS} comparisons")
+        self._count(at)
         if unknown := document.keys() - KEYS:
             raise ConditionError(f"{at}: {min(unknown)[:64]!r} is none of field, operator, value, logic")
         name = document.get("operator")

@@ -1,6 +1,7 @@
 """Why a decision is what it is, and the fewest changes that would turn it round."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -24,6 +25,8 @@ from kit.access.policies import Policy, Rule
 
 # Decisions tried in search of the fewest changes; beyond, the change found may not be the smallest.
 MOST_TRIALS = 4_000
+# Values compared with one another in that search: nothing else runs in the process meanwhile.
+MOST_EFFORT = 300_000
 MOST_CHANGES = 3
 # Any value that no policy names serves where "something else" is wanted.
 OTHER_ID = UUID("00000000-0000-4000-8000-000000000001")
@@ -59,6 +62,7 @@ class Explanation:
     attributes: Mapping[str, Any]
     changes: tuple[Change, ...]
     smallest: bool
+    active: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,7 @@ class Case:
                     left = [policy for policy in case.policies if str(policy.id) != one.subject]
                     case = replace(case, policies=left)
                 case "user":
-                    case = replace(case, active=False)
+                    case = replace(case, active=bool(one.value))
         old = self.attributes
         return replace(case, attributes=lambda path: given[path] if path in given else old(path))
 
@@ -122,12 +126,13 @@ def explain(case: Case) -> Explanation:
     looked_at = sorted(frozenset[str]().union(*(paths(one.condition) for one in sources)))
     changes, smallest = _fewest_changes(case, allowed, decided_by)
     values = {path: case.attributes(path) for path in looked_at}
-    return Explanation(allowed, case.permitted, decided_by, considered, values, changes, smallest)
+    return Explanation(allowed, case.permitted, decided_by, considered, values, changes, smallest, case.active)
 
 
 def _fewest_changes(case: Case, allowed: bool, decided_by: Any) -> tuple[tuple[Change, ...], bool]:
-    levers = list(_levers(case, by_policy=isinstance(decided_by, Policy)))
-    left = MOST_TRIALS
+    values, all_values = _attributes(case)
+    levers = list(_levers(case, values, by_policy=isinstance(decided_by, Policy)))
+    left = min(MOST_TRIALS, MOST_EFFORT // _effort(case))
     for count in range(1, MOST_CHANGES + 1):
         for chosen in combinations(levers, count):
             for changes in product(*chosen):
@@ -135,8 +140,14 @@ def _fewest_changes(case: Case, allowed: bool, decided_by: Any) -> tuple[tuple[C
                 if left < 0:
                     return _surely(case, allowed), False
                 if _turns(case, changes, allowed=allowed):
-                    return changes, True
+                    return changes, all_values
     return _surely(case, allowed), False
+
+
+def _effort(case: Case) -> int:
+    """How many values one decision compares at most."""
+    each = (one.value for source in case.sources for one in comparisons(source.condition))
+    return 1 + sum(len(value) if isinstance(value, MANY) else 1 for value in each)
 
 
 def _turns(case: Case, changes: Iterable[Change], *, allowed: bool) -> bool:
@@ -152,21 +163,28 @@ def _turns(case: Case, changes: Iterable[Change], *, allowed: bool) -> bool:
 
 
 def _surely(case: Case, allowed: bool) -> tuple[Change, ...]:
-    """Changes that always turn the decision round, if not the fewest: bar the user; or give the permission and take
-    every policy away that refuses."""
+    """Changes that always turn the decision round, if not the fewest: bar the user; or let them in, give the permission
+    and take every policy away that refuses."""
     if allowed:
         return (Change("user", "active", value=False),)
-    changes: tuple[Change, ...] = () if case.permitted else (Change("permission", case.permission, value=True),)
-    while not (decision := case.after(changes).decide())[0]:
-        decided_by = decision[1]
-        changes = (*changes, Change("policy", str(decided_by.id) if isinstance(decided_by, Policy) else ""))
-    return changes
+    changes = [] if case.active else [Change("user", "active", value=True)]
+    if not case.permitted:
+        changes.append(Change("permission", case.permission, value=True))
+    for policy in case.policies:
+        if evaluate(policy.condition, case.attributes, case.resource):
+            if policy.allow:
+                break
+            changes.append(Change("policy", str(policy.id)))
+    return tuple(changes)
 
 
-def _levers(case: Case, *, by_policy: bool) -> Iterator[list[Change]]:
-    """What could be otherwise, what is most easily changed first; each with its values."""
+def _levers(case: Case, found: Mapping[str, Iterable[Any]], *, by_policy: bool) -> Iterator[list[Change]]:
+    """What could be otherwise, what is most easily changed first; each with its values, of which attributes have those
+    found."""
+    if not case.active:
+        yield [Change("user", "active", value=True)]
     permission = [Change("permission", case.permission, value=not case.permitted)]
-    attributes = sorted(_attributes(case).items(), key=lambda item: _ease(item[0], case.resource))
+    attributes = sorted(found.items(), key=lambda item: _ease(item[0], case.resource))
     changes = [[Change("attribute", path, value) for value in values] for path, values in attributes if values]
     yield from [*changes, permission] if by_policy else [permission, *changes]
     for policy in case.policies:
@@ -182,10 +200,11 @@ def _ease(path: str, resource: str) -> tuple[int, str]:
     return (0 if row_field(path, resource) else 1), path
 
 
-def _attributes(case: Case) -> dict[str, list[Any]]:
+def _attributes(case: Case) -> tuple[dict[str, dict[Any, None]], bool]:
     """For each attribute that a condition looks at the values that could make a difference: each side of every
-    comparison with it. One that is written differently in two conditions counts as two."""
-    found: dict[str, list[Any]] = {}
+    comparison with it; and whether these are all of them. More than can be tried are not looked for. An attribute that
+    is written differently in two conditions counts as two."""
+    found: dict[str, dict[Any, None]] = {}
     for source in case.sources:
         for one in comparisons(source.condition):
             right = case.attributes(one.value.path) if isinstance(one.value, Ref) else one.value
@@ -193,19 +212,21 @@ def _attributes(case: Case) -> dict[str, list[Any]]:
             if isinstance(one.value, Ref):
                 left = case.attributes(one.field)
                 _collect(found, case, one.value.path, _sides(right, left))
-    return found
+            if sum(map(len, found.values())) > MOST_TRIALS:
+                return found, False
+    return found, True
 
 
-def _collect(found: dict[str, list[Any]], case: Case, path: str, values: Iterable[Any]) -> None:
+def _collect(found: dict[str, dict[Any, None]], case: Case, path: str, values: Iterable[Any]) -> None:
     attribute = find_attribute(path, case.resource, case.fields)
     # What only the service knows of the caller nobody can change from here.
     if attribute is None:
         return
-    now, known = case.attributes(path), found.setdefault(path, [])
+    now, known = case.attributes(path), found.setdefault(path, {})
     for value in (*values, *attribute.values):
         fitting = _fitting(value, attribute, path)
-        if fitting is not None and fitting != now and fitting not in known:
-            known.append(fitting)
+        if fitting is not None and fitting != now:
+            known[fitting] = None
 
 
 def _fitting(value: Any, attribute: Attribute, path: str) -> Any:
@@ -249,5 +270,7 @@ def _around(value: Any) -> Iterator[Any]:
         case "id":
             yield OTHER_ID
         case "time" | "duration":
-            yield value + timedelta(seconds=1)
-            yield value - timedelta(seconds=1)
+            # Nothing is later than the last moment there is.
+            for seconds in (1, -1):
+                with suppress(OverflowError):
+                    yield value + timedelta(seconds=seconds)

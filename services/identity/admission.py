@@ -20,7 +20,7 @@ from services.identity import grants, queries, rules
 from services.identity.models import User
 from services.identity.policies import OWN_FIELDS
 from services.identity.rosters import Entry, Memory, Person, RoleAssignment
-from services.identity.users import IN_SNAPSHOT, check_rights, holds, revoke_invitations
+from services.identity.users import IN_SNAPSHOT, changed, check_rights, facts, holds, revoke_invitations
 from storyloom.identity.v1 import user_imports_pb2, users_pb2
 from storyloom.identity.v1.user_imports_pb2 import RowOutcome
 
@@ -202,6 +202,7 @@ class _Batch:
         require("create", user)
         if self.room is not None and self.terms.growing >= self.room:
             raise Refused("", "is beyond the tenant's quota of users")
+        await grants.check_facts(self.session, changed({}, facts(user)))
         slugs = set(person.roles or self.terms.options.default_roles)
         await self._check_roles(user, set(), slugs)
         self.session.add(user)
@@ -248,6 +249,8 @@ class _Batch:
             raise denied("user", "update")
         if len(values.get("attributes", {})) > MOST_ATTRIBUTES:
             raise Refused("attributes", f"would be more than {MOST_ATTRIBUTES}")
+        new = User(level=values.get("level", user.level), attributes=values.get("attributes", user.attributes))
+        await grants.check_facts(self.session, changed(facts(user), facts(new)))
         if email := values.get("email"):
             self._check_freed(email)
             if email.lower() in self.by_email:
@@ -296,6 +299,7 @@ class _Batch:
         require("set_roles", user)
         permissions = {rules.pair(one) for slug in moved for one in self.roles[slug].permissions}
         await grants.check_grant(self.session, permissions)
+        await grants.check_facts(self.session, roles=moved)
         if any(EVERYTHING in self.roles[slug].permissions for slug in before - after):
             raise Refused("roles", KEEPS_EVERYTHING)
 

@@ -82,7 +82,7 @@ class ErasureService:
     async def ExportUser(
         self, request: erasures_pb2.ExportUserRequest, context: Any
     ) -> AsyncIterator[erasures_pb2.ExportUserResponse]:
-        async with self.db.write() as session:
+        async with self.own.turns.slot(current().tenant_id), self.db.write() as session:
             user = await queries.get_user_row(session, UUID(request.user_id), also_deleted=True)
             require("export", user, resource="user")
             audit.write(session, "export", "user", user.id)

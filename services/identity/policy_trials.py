@@ -8,13 +8,14 @@ from uuid import UUID
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Value
 
-from kit.access import EXEMPT, Attribute, Condition, require
+from kit.access import EXEMPT, Attribute, Condition, denied, require
 from kit.access.attributes import ANY_KIND, canonical, find_attribute, read_value
 from kit.access.conditions import MANY, comparisons, evaluate
 from kit.auth import current
 from kit.call import current_call
 from kit.db import Database
 from kit.errors import InvalidArgument
+from kit.limiter import Limiter
 from kit.models import now
 from services.identity import queries
 from services.identity.access import policy_in_force
@@ -29,6 +30,10 @@ MOST_USERS = 100
 USERS_AT_ONCE = 10
 # Comparisons of one value with another in one call, which nobody else's call can interrupt.
 MOST_TRIALS = 200_000
+# A text takes as long to look through as so many of its characters have values.
+CHARACTERS_PER_VALUE = 500
+# Each keeps another service's connection busy for seconds.
+PREVIEWS_AT_ONCE, LONGEST_WAIT_SECONDS = 1, 0.1
 
 
 class PolicyTrialService:
@@ -38,6 +43,7 @@ class PolicyTrialService:
 
     def __init__(self, db: Database, deciders: Mapping[str, Any]) -> None:
         self.db, self.deciders = db, deciders
+        self.turns = Limiter(PREVIEWS_AT_ONCE, LONGEST_WAIT_SECONDS)
 
     async def TestPolicy(
         self, request: policy_trials_pb2.TestPolicyRequest, context: Any
@@ -65,6 +71,7 @@ class PolicyTrialService:
             policy, in_force = _foreseen(request.policy, stored)
             require("test", policy, resource="resource_policy")
             resource, actions = _looked_at(request, policy, stored)
+            _require_sight(resource)
             ids = await queries.list_active_users(session, [UUID(one) for one in request.user_ids], MOST_USERS)
         if not ids:
             return policy_trials_pb2.PreviewPolicyResponse()
@@ -72,7 +79,8 @@ class PolicyTrialService:
             tenant_id=str(current().tenant_id), in_force=in_force, resource=resource, actions=actions
         )
         asked.policy.CopyFrom(policy_in_force(policy, current().tenant_id))
-        differences, users = await _ask(self.deciders[owner_of(resource)], asked, ids)
+        async with self.turns.slot(current().tenant_id):
+            differences, users = await _ask(self.deciders[owner_of(resource)], asked, ids)
         return policy_trials_pb2.PreviewPolicyResponse(differences=differences, users=users)
 
 
@@ -92,6 +100,13 @@ async def _ask(
         asked.user_ids.extend(map(str, ids[asked_before : asked_before + USERS_AT_ONCE]))
         found.extend((await decider.PreviewPolicy(asked)).differences)
     return found, len(ids)
+
+
+def _require_sight(resource: str) -> None:
+    """Whoever learns which resources a condition picks out, of any that they write, learns what is in them."""
+    snapshot = current().snapshot
+    if snapshot is None or not snapshot.grants(resource, "read"):
+        raise denied(resource, "read")
 
 
 def _read_examples(
@@ -138,7 +153,9 @@ def _check_effort(condition: Condition, examples: Sequence[Mapping[str, Any]]) -
 
 
 def _size(value: Any) -> int:
-    return max(1, len(value)) if isinstance(value, MANY) else 1
+    if isinstance(value, MANY):
+        return max(1, sum(map(_size, value)))
+    return max(1, len(value) // CHARACTERS_PER_VALUE) if isinstance(value, str) else 1
 
 
 def _tried(condition: Condition, resource: str, values: Mapping[str, Any]) -> tuple[bool, list[bool]]:

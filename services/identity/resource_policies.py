@@ -73,6 +73,7 @@ class ResourcePolicyService:
     ) -> resource_policies_pb2.ResourcePolicy:
         written = said(request.policy, request.update_mask)
         async with self.db.write() as session:
+            await queries.get_tenant(session)
             policy = await queries.get_policy(session, UUID(request.policy.id))
             require("update", policy)
             check_etag(policy, request.policy.etag)
@@ -145,6 +146,7 @@ class ResourcePolicyService:
         self, request: resource_policies_pb2.RestoreResourcePolicyVersionRequest, context: Any
     ) -> resource_policies_pb2.ResourcePolicy:
         async with self.db.write() as session:
+            await queries.get_tenant(session)
             policy = await queries.get_policy(session, UUID(request.id))
             require("update", policy)
             check_etag(policy, request.etag)
@@ -171,6 +173,7 @@ async def _answer(session: WriteSession, action: str, policy: ResourcePolicy) ->
         await session.flush()
         session.add(_version_of(policy))
     if policy.state == "active":
+        rules.check_size_in_force(await queries.size_of_policies_in_force(session))
         await queries.change_policies(session)
     await session.flush()
     return policy_to_proto(policy)
@@ -248,10 +251,7 @@ def covered(policy: ResourcePolicy, effect: str) -> set[Permission]:
 
     Whoever lets somebody do something, by allowing it or by lifting what refuses it, must be able to do it too.
     """
-    if policy.effect != effect:
-        return set()
-    every = not policy.actions or "manage" in policy.actions
-    return {(policy.resource, action) for action in (("manage",) if every else policy.actions)}
+    return grants.about(policy) if policy.effect == effect else set()
 
 
 def _text_to_proto(row: Any) -> resource_policies_pb2.ResourcePolicy:

@@ -29,6 +29,9 @@ MOST_SESSIONS = 20
 REVOCATION_MEMORY = timedelta(minutes=15)
 # Every call of every user goes through them.
 MOST_POLICIES_IN_FORCE = 200
+# Of the conditions of all of them: every service reads and compiles them again after each change, for each user, while
+# all other tenants wait, and gets them in one message.
+MOST_BYTES_IN_FORCE = 131_072
 
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "story_language": "vi",
@@ -310,6 +313,15 @@ def put_in_force(state: str, in_force: int) -> str:
             metadata={"state": "most_policies", "most": str(MOST_POLICIES_IN_FORCE)},
         )
     return "active"
+
+
+def check_size_in_force(size: int) -> None:
+    """Refuses conditions in force of so many bytes as JSON."""
+    if size > MOST_BYTES_IN_FORCE:
+        raise FailedPrecondition(
+            f"The conditions of the tenant's active policies would have more than {MOST_BYTES_IN_FORCE:,} bytes.",
+            metadata={"state": "most_policies", "most_bytes": str(MOST_BYTES_IN_FORCE)},
+        )
 
 
 def taken_out_of_force(state: str) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LONGEST_ROW = 32_768
+# Nothing comes of them, so nothing else would ever stop who sends no other rows.
+MOST_BLANK_ROWS = 10_000
 # A row that is not whole yet is read again with what comes next; so it is not tried with every few bytes.
 READ_AT_ONCE = 16_384
 LINE_END = re.compile(r"\r\n|\r|\n")
@@ -43,7 +45,7 @@ class CsvRows:
         self._rest = ""
         self._lines: deque[str] = deque()
         self._taken: list[str] = []
-        self._length, self._line, self._ended = 0, 1, False
+        self._length, self._line, self._blank, self._ended = 0, 1, 0, False
         self._reader = csv.reader(self, strict=True)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, list[str] | None]]:
@@ -74,6 +76,10 @@ class CsvRows:
             self._forget()
             if cells is None or any(cells):
                 yield begun, cells
+                continue
+            self._blank += 1
+            if self._blank > MOST_BLANK_ROWS:
+                raise UnreadableFile(f"more than {MOST_BLANK_ROWS:,} rows are blank")
 
     def _decoded(self) -> str:
         data = bytes(self._unread)

@@ -12,7 +12,15 @@ from kit.access.snapshots import Source
 from kit.auth import current
 from kit.call import current_call
 from kit.db import Database
-from kit.errors import Aborted, AlreadyExists, InvalidArgument, PermissionDenied, Unauthenticated, from_exception
+from kit.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+    from_exception,
+)
 from kit.ids import new_id
 from kit.limiter import Limiter
 from kit.models import now
@@ -27,6 +35,8 @@ ROWS_IN_BATCH = 100
 # However many imports there are, they leave the connections and the processor to others most of the time.
 BATCHES_AT_ONCE, LONGEST_WAIT_SECONDS = 2, 30.0
 CONFLICT_RETRIES = 3
+# A file is there already when its import begins; who sends nothing of it for so long will not.
+LONGEST_SILENCE_SECONDS = 60.0
 
 
 class UserImportService:
@@ -39,6 +49,7 @@ class UserImportService:
     async def ImportUsers(
         self, requests: AsyncIterator[ImportUsersRequest], context: Any
     ) -> AsyncIterator[ImportUsersResponse]:
+        requests = _spoken(requests)
         work = _Import(self, await _options(requests))
         try:
             await work.check_default_roles()
@@ -169,6 +180,19 @@ class _Import:
 
 class _Undone(Exception):
     """Undoes the transaction of a dry run."""
+
+
+async def _spoken(requests: AsyncIterator[ImportUsersRequest]) -> AsyncIterator[ImportUsersRequest]:
+    """The requests, as long as they come."""
+    while True:
+        try:
+            async with asyncio.timeout(LONGEST_SILENCE_SECONDS):
+                request = await anext(requests)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise DeadlineExceeded(f"Nothing came for {LONGEST_SILENCE_SECONDS:g} seconds.") from None
+        yield request
 
 
 async def _options(requests: AsyncIterator[ImportUsersRequest]) -> user_imports_pb2.ImportUsersOptions:

@@ -1,7 +1,7 @@
 """UserService: the users of a tenant, and one's own account."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import Context
 from typing import Any
 from uuid import UUID
@@ -107,7 +107,9 @@ class UserService:
                 raise denied("user", "update")
             if "email" in written:
                 await _take_address(session, user)
+            before = facts(user)
             fieldmask.apply(user, request.user, request.update_mask, WRITABLE, CONVERT)
+            await grants.check_facts(session, changed(before, facts(user)))
             audit.record(session, Action.UPDATE, user)
             if written & IN_SNAPSHOT:
                 await queries.change_access(session, user.id)
@@ -186,6 +188,7 @@ async def insert_user(session: WriteSession, sent: users_pb2.User, password_hash
     )
     require("create", user)
     await reserve_seats(session, 1)
+    await grants.check_facts(session, changed({}, facts(user)))
     session.add(user)
     audit.record(session, Action.CREATE, user)
     await session.flush()
@@ -194,6 +197,17 @@ async def insert_user(session: WriteSession, sent: users_pb2.User, password_hash
         rules.check_roles_exist(sent.roles, roles)
         await _give_roles(session, user, [], roles)
     return user
+
+
+def facts(user: User) -> dict[str, Any]:
+    """What policies may know of the user besides roles, by its path in conditions."""
+    level = {"user.level": user.level} if user.level else {}
+    return level | {f"user.attributes.{name}": value for name, value in user.attributes.items()}
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """The paths at which the facts differ."""
+    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
 async def reserve_seats(session: WriteSession, more: int) -> None:
@@ -219,6 +233,7 @@ async def _give_roles(session: WriteSession, user: User, old: Iterable[Any], new
         raise denied("user", "set_roles")
     moved = [(before | after)[slug] for slug in before.keys() ^ after.keys()]
     await grants.check_grant(session, {rules.pair(one) for role in moved for one in role.permissions})
+    await grants.check_facts(session, roles=[role.slug for role in moved])
     await queries.replace_roles(session, user.id, [role.id for role in after.values()])
     # The roles are rows of their own; this makes the user's etag change with them.
     user.updated_at = now()

@@ -16,6 +16,7 @@ from storyloom.identity.v1 import access_pb2, sessions_pb2, tenants_pb2, users_p
 from storyloom.identity.v1.access_pb2_grpc import AccessServiceStub
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
+from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
 from tests.stack import PASSWORD, refused
 
 
@@ -254,6 +255,15 @@ class TestCheckAccess:
         answer = await school.teacher.stub(AccessServiceStub, "identity").BatchCheckAccess(request)
         assert [one.decision for one in answer.evaluations] == [True, True, False, True, True] * 60
 
+    async def test_finds_what_is_deleted_only_for_who_would_restore_it(self, school):
+        story = await make_story(school.teacher)
+        await school.teacher.stub(StoryServiceStub, "content").DeleteStory(stories_pb2.DeleteStoryRequest(id=story.id))
+        for actions in (("read", "undelete"), ("undelete", "read")):
+            evaluations = [question("story", action, story.id) for action in actions]
+            request = access_pb2.BatchCheckAccessRequest(evaluations=evaluations)
+            found = await school.teacher.stub(AccessServiceStub, "identity").BatchCheckAccess(request)
+            assert [one.decision for one in found.evaluations] == [action == "undelete" for action in actions]
+
 
 class TestExplainAccess:
     async def explain(self, person, resource, action, id_, subject):
@@ -277,6 +287,19 @@ class TestExplainAccess:
         assert found.decision
         assert found.permitted
         assert found.reason.startswith("Allowed: the user has the permission story:update")
+
+    async def test_tells_that_somebody_is_barred(self, school):
+        users = school.admin.stub(UserServiceStub, "identity")
+        user = users_pb2.User(email="barred@lotus.example", display_name="Barred", roles=["student"])
+        user = await users.CreateUser(users_pb2.CreateUserRequest(user=user, password=PASSWORD))
+        await users.DeactivateUser(users_pb2.DeactivateUserRequest(id=user.id))
+        story = await make_story(school.teacher)
+        found = await self.explain(school.admin, "story", "read", story.id, user.id)
+        assert not found.decision
+        assert found.reason == "Refused: the user, or the tenant, is barred from the platform."
+        assert [(one.subject, one.value.bool_value) for one in found.changes] == [
+            ("active", True), ("story:read", True),
+        ]  # fmt: skip
 
     async def test_agrees_with_the_check(self, school):
         story = await make_story(school.teacher)

@@ -31,6 +31,7 @@ from storyloom.identity.v1.erasures_pb2_grpc import ErasureServiceStub
 from storyloom.identity.v1.roles_pb2_grpc import RoleServiceStub
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
+from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
 from tests.identity.conftest import Own
 from tests.identity.waiting import soon_refused
 from tests.stack import PASSWORD, Person, School, Stack, refused
@@ -311,3 +312,22 @@ class TestExportUser:
         finally:
             await stack.start_service("learning")
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_many_exports_leave_the_database_to_others(own: Own, school: School) -> None:
+    person = await own.person("student")
+
+    async def export() -> str:
+        try:
+            async for _ in service(person).ExportUser(ExportUserRequest(user_id=person.user_id)):
+                pass
+        except grpc.aio.AioRpcError as error:
+            return str(error.code().name)
+        return "OK"
+
+    flood = asyncio.gather(*(export() for _ in range(100)))
+    await asyncio.sleep(0.1)
+    others = school.outsider.stub(UserServiceStub, "identity")
+    for _ in range(10):
+        await others.GetMe(users_pb2.GetMeRequest(), timeout=2)
+    assert set(await flood) == {"OK", "RESOURCE_EXHAUSTED"}

@@ -5,12 +5,14 @@ import json
 import time
 
 import grpc
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from storyloom.content.v1 import stories_pb2
 from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
-from storyloom.identity.v1 import users_pb2
+from storyloom.identity.v1 import roles_pb2, users_pb2
 from storyloom.identity.v1.resource_policies_pb2 import PolicyState
+from storyloom.identity.v1.roles_pb2_grpc import RoleServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
 from tests.identity.waiting import soon_allowed, soon_refused
 from tests.identity.writing_policies import (
@@ -25,7 +27,7 @@ from tests.identity.writing_policies import (
     write,
     writer,
 )
-from tests.stack import refused
+from tests.stack import PASSWORD, refused
 
 
 class TestActivateResourcePolicy:
@@ -75,6 +77,20 @@ class TestActivateResourcePolicy:
         async with refused("WRONG_STATE") as refusal:
             await put_in_force(own.admin, name(), "deny story:archive")
         assert refusal.metadata == {"state": "most_policies", "most": "200"}
+
+    async def test_stops_at_what_services_can_read_and_compile_in_no_time(self, own):
+        values = [f"{n:04} {'x' * 92}" for n in range(400)]
+        long = [{"field": "user.level", "operator": "in", "value": values}]
+        active = [await put_in_force(own.admin, name(), "deny story:archive", long) for _ in range(3)]
+        draft = await write(own.admin, name(), "deny story:archive", long)
+        async with refused("WRONG_STATE") as refusal:
+            await do(own.admin, "Activate", draft)
+        assert refusal.metadata["most_bytes"] == "131072"
+        long[0]["value"] = [one + "y" * 50 for one in values]
+        async with refused("WRONG_STATE"):
+            await change(own.admin, active[0], "conditions", conditions=value(long))
+        await do(own.admin, "Deactivate", active[0])
+        await do(own.admin, "Activate", draft)
 
 
 class TestDeactivateResourcePolicy:
@@ -216,3 +232,62 @@ class TestEffect:
         finally:
             await do(school.root, "Deactivate", everywhere)
         await soon_allowed(theirs.get)
+
+
+class TestFactsThatPoliciesLookAt:
+    """Whoever may change facts about users gives nobody, not even themselves, what policies make of the facts."""
+
+    @pytest.fixture
+    async def registrar(self, own):
+        roles = own.admin.stub(RoleServiceStub, "identity")
+        pairs = [("user", action) for action in ("create", "read", "update", "set_roles")]
+        permissions = [roles_pb2.Permission(resource=one, action=two) for one, two in pairs]
+        for slug, held in (("registrar", permissions), ("editor", []), ("guest", [])):
+            role = roles_pb2.Role(slug=slug, name=slug, permissions=held)
+            await roles.CreateRole(roles_pb2.CreateRoleRequest(role=role))
+        await put_in_force(own.admin, name(), "allow story:publish", [one("user.role", "in", ["editor"])])
+        await put_in_force(own.admin, name(), "deny story:read", [one("user.attributes.exam", "eq", True)])
+        alike = [one("user.level", "eq", {"ref": "user.attributes.x"})]
+        await put_in_force(own.admin, name(), "allow quiz:read", alike)
+        return await own.person("registrar")
+
+    @pytest.fixture
+    def users(self, registrar):
+        return registrar.stub(UserServiceStub, "identity")
+
+    async def test_roles(self, own, registrar, users):
+        page = await own.admin.stub(RoleServiceStub, "identity").ListRoles(roles_pb2.ListRolesRequest())
+        ids = {one.slug: one.id for one in page.roles}
+
+        def given(*slugs):
+            wanted = [ids[slug] for slug in ("registrar", *slugs)]
+            return users.SetUserRoles(users_pb2.SetUserRolesRequest(id=registrar.user_id, role_ids=wanted))
+
+        async with refused("PERMISSION_REQUIRED") as refusal:
+            await given("editor")
+        assert refusal.metadata["permission"] == "story:publish"
+        await given("guest")
+
+    @pytest.mark.parametrize(("fact", "needed"), [
+        ({"attributes": {"exam": False}}, "story:read"),
+        ({"attributes": {"x": "A1"}}, "quiz:read"),
+        ({"level": "A1"}, "quiz:read"),
+    ])  # fmt: skip
+    async def test_level_and_attributes(self, registrar, users, fact, needed):
+        me = users_pb2.User(id=registrar.user_id, **fact)
+        async with refused("PERMISSION_REQUIRED") as refusal:
+            await users.UpdateUser(users_pb2.UpdateUserRequest(user=me))
+        assert refusal.metadata["permission"] == needed
+        new = users_pb2.User(email="new@example.com", display_name="New", **fact)
+        async with refused("PERMISSION_REQUIRED"):
+            await users.CreateUser(users_pb2.CreateUserRequest(user=new, password=PASSWORD))
+
+    async def test_what_no_policy_looks_at_is_free(self, own, registrar, users):
+        me = users_pb2.User(id=registrar.user_id, attributes={"shoe": 44})
+        await users.UpdateUser(users_pb2.UpdateUserRequest(user=me))
+        me = users_pb2.User(id=registrar.user_id, level="A1", attributes={"exam": True})
+        await own.users.UpdateUser(users_pb2.UpdateUserRequest(user=me))
+
+
+def one(field, operator, other):
+    return {"field": field, "operator": operator, "value": other}

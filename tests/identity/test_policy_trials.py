@@ -9,7 +9,7 @@ from storyloom.content.v1 import stories_pb2
 from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
 from storyloom.identity.v1 import policy_trials_pb2, resource_policies_pb2
 from storyloom.identity.v1.policy_trials_pb2_grpc import PolicyTrialServiceStub
-from tests.identity.writing_policies import ALWAYS, do, name, policy, value, write
+from tests.identity.writing_policies import ALWAYS, do, name, policy, value, write, writer
 from tests.stack import refused
 
 ME = "01a2037b-3422-731d-b061-cd89d42e871e"
@@ -138,6 +138,11 @@ class TestTestPolicy:
         async with refused("INVALID_FIELD", field="examples"):
             await tried(shared.admin, conditions, example(user__attributes__x=list(range(-100, 0))))
 
+    async def test_long_texts_count_as_many_values(self, shared):
+        conditions = [one("user.attributes.x", "contains", "a" * 900, logic="or") for _ in range(50)]
+        async with refused("INVALID_FIELD", field="examples"):
+            await tried(shared.admin, conditions, example(user__attributes__x="a" * 3_000_000))
+
     async def test_is_for_who_manages_policies(self, school):
         async with refused("PERMISSION_REQUIRED"):
             await tried(school.teacher, ALWAYS, example())
@@ -244,6 +249,15 @@ class TestPreviewPolicy:
             await previewed(own.admin, resource_policies_pb2.ResourcePolicy(id=foreign.id))
         answer = await previewed(own.admin, policy("", "allow story:read"), users=[school.student])
         assert (answer.users, list(answer.differences)) == (0, [])
+
+    async def test_shows_nobody_what_they_may_not_read(self, shared):
+        tester = await writer(shared, "resource_policy:test")
+        request = policy_trials_pb2.PreviewPolicyRequest(policy=policy(name(), "allow story:read", ALWAYS))
+        async with refused("PERMISSION_REQUIRED") as refusal:
+            await trials(tester).PreviewPolicy(request)
+        assert refusal.metadata["permission"] == "story:read"
+        reader = await writer(shared, "resource_policy:test", "story:read")
+        await trials(reader).PreviewPolicy(request)
 
     async def test_is_for_who_manages_policies(self, school):
         async with refused("PERMISSION_REQUIRED"):

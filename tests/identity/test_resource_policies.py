@@ -391,3 +391,10 @@ class TestAudit:
         async with refused("INVALID_FIELD"):
             await change(shared.admin, made, conditions=value([]))
         assert [action for action, _, _ in await entries(shared, made)] == ["create"]
+
+
+class TestConditions:
+    async def test_that_always_hold_are_counted_as_well(self, shared):
+        await write(shared.admin, name(), "deny story", [ALWAYS] * 100)
+        async with refused("INVALID_FIELD", field="policy.conditions[100]"):
+            await write(shared.admin, name(), "deny story", [ALWAYS] * 101)

@@ -88,6 +88,12 @@ class TestCsv:
         with pytest.raises(UnreadableFile, match="line 2 has more than 32,768 characters"):
             rows(data, size=20_000)
 
+    @pytest.mark.parametrize("blank", [b"\n", b",\n"])
+    def test_rows_that_say_nothing_end_somewhere(self, blank):
+        assert len(rows(b"a,b\n" + blank * 10_000)) == 1
+        with pytest.raises(UnreadableFile, match="more than 10,000 rows are blank"):
+            rows(b"a,b\n" + blank * 10_001)
+
 
 class TestColumns:
     def test_are_found_by_name_whatever_the_case(self):

@@ -5,8 +5,10 @@ import gc
 import sys
 import tracemalloc
 
+import grpc
 import pytest
 
+from services.identity import user_imports
 from storyloom.audit.v1 import audit_logs_pb2
 from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
 from storyloom.identity.v1 import users_pb2
@@ -241,6 +243,19 @@ class TestStream:
         assert await database.fetchval(count, own.tenant.id) == before
         (entry,) = await entries(own, entity_type="user_import")
         assert (entry.new_values["complete"], entry.new_values["created"]) == (False, before - 1)
+
+    async def test_does_not_wait_for_ever_for_what_does_not_come(self, own, monkeypatch):
+        monkeypatch.setattr(user_imports, "LONGEST_SILENCE_SECONDS", 0.3)
+        never = asyncio.Event()
+
+        async def requests():
+            yield ImportUsersRequest(options=ImportUsersOptions(format=PLAIN, on_existing=SKIP))
+            await never.wait()
+
+        call = own.admin.stub(UserImportServiceStub, "identity").ImportUsers(requests(), timeout=10)
+        async with refused("DEADLINE_TOO_SHORT", code=grpc.StatusCode.DEADLINE_EXCEEDED):
+            async for _ in call:
+                pass
 
 
 async def entries(own, **about):

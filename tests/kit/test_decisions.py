@@ -2,7 +2,9 @@
 
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -20,7 +22,7 @@ import kit.access.sql
 from kit.access import Access, Policy, PolicySet, Rule, Snapshot, caller_attributes
 from kit.access import conditions as language
 from kit.access.documents import read
-from kit.access.explaining import Case, Explanation, explain
+from kit.access.explaining import Case, Change, Explanation, explain
 from kit.access.policies import row_attributes
 from kit.migrations import async_url
 from tests.kit.decisions import FIELDS, IDS, PAGES, ROWS, TENANT, Page, accesses, policies, rows, snapshots
@@ -103,6 +105,19 @@ class TestCheckListAndExplanation:
 
 
 PUBLISHED = read([{"field": "page.status", "operator": "eq", "value": "PAGE_STATUS_PUBLISHED"}], "page", FIELDS)
+
+
+def deciding(conditions: Any, *, allow: bool, number: int = 1) -> Policy:
+    return Policy(
+        id=UUID(int=number),
+        tenant_id=TENANT,
+        name=f"policy {number}",
+        resource="page",
+        actions=frozenset({"read"}),
+        condition=read(conditions, "page", FIELDS),
+        allow=allow,
+        priority=0,
+    )
 
 
 def changed(one: Any, **values: Any) -> Any:
@@ -190,6 +205,40 @@ class TestExplanation:
         assert [one.subject for one in explanation.changes] == ["user.level"]
         after, _ = applied(explanation, snapshot, {})
         assert access.allows(after, "page", "read", page) != explanation.allowed
+
+    @pytest.mark.parametrize("allow", [True, False])
+    def test_lets_in_who_is_barred_and_ends(self, allow: bool) -> None:
+        barred = Snapshot(tenant_id=TENANT, user_id=IDS[0], roles=frozenset(), permissions=frozenset())
+        refusal = deciding([{"always": True}], allow=allow)
+        one = case(Access(), changed(barred, policies=PolicySet([refusal])), SimpleNamespace(**rows()[0]))
+        explanation = explain(replace(one, active=False))
+        assert not explanation.allowed
+        assert explanation.changes[0] == Change("user", "active", value=True)
+        assert replace(one, active=False).after(explanation.changes).decide()[0]
+
+    @pytest.mark.parametrize(("path", "moment"), [
+        ("request.time", "9999-12-31T23:59:59Z"),
+        ("request.time", "0001-01-01T00:00:00Z"),
+        ("page.length", "86399999999999s"),
+    ])  # fmt: skip
+    def test_knows_that_nothing_is_beyond_the_edges_of_time(self, path: str, moment: str) -> None:
+        one = deciding([{"field": path, "operator": "gt", "value": moment}], allow=False)
+        nobody = Snapshot(tenant_id=TENANT, user_id=IDS[0], roles=frozenset(), permissions=frozenset())
+        explain(case(Access(), changed(nobody, policies=PolicySet([one])), SimpleNamespace(**rows()[0])))
+
+    def test_keeps_nobody_waiting_for_what_is_smallest(self) -> None:
+        long = [
+            {"field": "user.level", "operator": "in", "value": [f"{n} {m}" for m in range(500)], "logic": "or"}
+            for n in range(20)
+        ]
+        refusals = [deciding([{"always": True}], allow=False, number=n) for n in range(5)]
+        somebody = Snapshot(tenant_id=TENANT, user_id=IDS[0], roles=frozenset(), permissions=frozenset(), level="B1")
+        all_of_them = PolicySet([deciding(long, allow=False, number=9), *refusals])
+        began = time.process_time()
+        explanation = explain(case(Access(), changed(somebody, policies=all_of_them), SimpleNamespace(**rows()[0])))
+        assert time.process_time() - began < 2
+        assert not explanation.smallest
+        assert len(explanation.changes) == 6
 
 
 def operated(**others: str) -> Any:

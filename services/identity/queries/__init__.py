@@ -37,6 +37,7 @@ from services.identity.queries.policies import (
     list_policies,
     list_policies_in_force,
     list_versions,
+    size_of_policies_in_force,
 )
 from services.identity.queries.roles import (
     count_holders,
@@ -151,5 +152,6 @@ __all__ = [
     "replace_roles",
     "revoke_invitations",
     "rotate",
+    "size_of_policies_in_force",
     "write_listing",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, Text, cast, func, insert, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
@@ -32,6 +32,16 @@ async def count_policies_in_force(session: WriteSession) -> int:
     """How many policies of the tenant are active. Lock the tenant first: `get_tenant`."""
     await session.flush()
     statement = select(func.count()).where(
+        ResourcePolicy.tenant_id == session.tenant_id, ResourcePolicy.state == "active"
+    )
+    return int(await session.scalar(statement))
+
+
+async def size_of_policies_in_force(session: WriteSession) -> int:
+    """The bytes of the conditions of the tenant's active policies. Lock the tenant first: `get_tenant`."""
+    await session.flush()
+    size = func.sum(func.octet_length(cast(ResourcePolicy.conditions, Text)))
+    statement = select(func.coalesce(size, 0)).where(
         ResourcePolicy.tenant_id == session.tenant_id, ResourcePolicy.state == "active"
     )
     return int(await session.scalar(statement))
