@@ -130,7 +130,8 @@ def comparisons(draw: Any) -> dict[str, Any]:
         for other, right in PATHS.items()
         if right.many == many and (right.kind == left.kind or "any" in {left.kind, right.kind})
     ]
-    if refs and draw(st.integers(0, 2)) == 0:
+    # What concerns the caller alone is decided in Python on all sides: it is compared with the row more often.
+    if refs and draw(st.integers(0, 2)) <= path.startswith("user."):
         return {"field": path, "operator": operator, "value": {"ref": draw(st.sampled_from(sorted(refs)))}}
     literal = st.sampled_from(left.values or LITERALS[left.kind])
     value = draw(st.lists(literal, min_size=1, max_size=3) if many else literal)
