@@ -135,12 +135,11 @@ class Document:
         return {"required": True, "content": {"application/json": {"schema": schema}}}
 
     def _response(self, rpc: Rpc, rule: HttpRule) -> Schema:
-        if rpc.response.full_name == HTTP_BODY:
+        field = rpc.response.fields_by_name[rule.response_body] if rule.response_body else None
+        answered = rpc.response if field is None else field.message_type
+        if answered is not None and answered.full_name == HTTP_BODY:
             return {"description": "The bytes, with their own content type.", "content": {"*/*": {"schema": {}}}}
-        if rule.response_body:
-            schema = self._schemas.field(rpc.response.fields_by_name[rule.response_body])
-        else:
-            schema = self._schemas.message(rpc.response)
+        schema = self._schemas.message(rpc.response) if field is None else self._schemas.field(field)
         text = self._api.comment(rpc.response.full_name) or "Done."
         if not rpc.server_streaming:
             return {"description": text, "content": {"application/json": {"schema": schema}}}

@@ -1,6 +1,8 @@
 """Audit entries made of the session's own change tracking, written with the change they tell of."""
 
 import json
+import re
+from collections.abc import Collection
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -8,7 +10,6 @@ from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
-from google.protobuf.descriptor import Descriptor
 from sqlalchemy import inspect
 
 from kit import outbox
@@ -16,11 +17,14 @@ from kit.call import Call, current_call
 from kit.db import WriteSession
 from kit.ids import NIL, new_id
 from kit.models import Resource
-from kit.options import is_sensitive
+from kit.options import is_input_only, is_sensitive
 from kit.telemetry import current_trace_id
 from storyloom.event.v1.changes_pb2 import ChangeRecorded
 
-REDACTED = "[redacted]"
+# Whose a row is: the user's of the first of these columns that its model has.
+SUBJECTS = ("user_id", "requester_id", "author_id", "creator_id")
+# No entry has these, sealed or not: they open doors, and prove nothing.
+SECRET = re.compile(r"(^|_)(password|token|credential|private_key)(_|$)")
 # What changes with every change says nothing.
 UNTOLD = frozenset({"tenant_id", "id", "created_at", "updated_at", "revision"})
 
@@ -41,11 +45,20 @@ class Action(StrEnum):
 def record(session: WriteSession, action: str, entity: Resource, *, only: frozenset[str] | None = None) -> None:
     """Records what the pending changes of the entity are. Call it before `flush`, once for each change.
 
-    Fields that the public message does not have are left out, `sensitive` ones are redacted; `only` narrows the
-    fields further.
+    Fields that the public message does not have are left out, and so are secrets; `only` narrows the fields further.
+    The log seals those that are `sensitive`, as values of the user whose row it is.
     """
     old, new = _changed(entity, only)
-    write(session, action, entity.__resource__, entity.id, old=old, new=new)
+    write(
+        session,
+        action,
+        entity.__resource__,
+        entity.id,
+        old=old,
+        new=new,
+        sensitive=_sensitive(cast("Any", type(entity))),
+        subject_id=subject_of(entity),
+    )
 
 
 def write(
@@ -56,10 +69,20 @@ def write(
     *,
     old: dict[str, Any] | None = None,
     new: dict[str, Any] | None = None,
+    sensitive: Collection[str] = (),
+    subject_id: UUID | None = None,
 ) -> None:
-    """Records an entry with the values given, for what change tracking does not see: sign-ins, bulk statements."""
+    """Records an entry with the values given, for what change tracking does not see: sign-ins, bulk statements.
+
+    `sensitive` names the values that the log has to seal, and `subject_id` the user whom they are about: by default
+    the user whom the entry is about, or else who did it, or else nobody but the tenant.
+    """
     change = entry(action, entity_type, entity_id, call=current_call(), tenant_id=session.tenant_id)
     change.old_values, change.new_values = as_json(old), as_json(new)
+    if found := [name for name in sensitive if name in (old or ()) or name in (new or ())]:
+        change.sensitive_fields.extend(sorted(found))
+        about = entity_id if entity_type == "user" else None
+        change.subject_id = str(subject_id or about or change.user_id or session.tenant_id)
     # What is about no entity stands for itself: such entries must not wait for one another.
     outbox.publish(session, entity_type, new_id() if entity_id == NIL else entity_id, change)
 
@@ -90,16 +113,16 @@ def _changed(entity: Resource, only: frozenset[str] | None) -> tuple[dict[str, A
     fresh = state.transient or state.pending
     old: dict[str, Any] = {}
     new: dict[str, Any] = {}
-    for name, is_secret in _told(model).items():
+    for name in _told(model):
         if only is not None and name not in only:
             continue
         history = state.attrs[name].history
         if history.added and (fresh or history.has_changes()):
-            new[name] = REDACTED if is_secret else history.added[0]
+            new[name] = history.added[0]
         if history.deleted and not fresh:
-            old[name] = REDACTED if is_secret else history.deleted[0]
+            old[name] = history.deleted[0]
     if state.deleted or entity in _deleted_in(state):
-        return {name: getattr(entity, name) for name, secret in _told(model).items() if not secret}, None
+        return {name: getattr(entity, name) for name in _told(model)}, None
     return (None if fresh else old), new
 
 
@@ -107,18 +130,32 @@ def _deleted_in(state: Any) -> Any:
     return state.session.deleted if state.session is not None else ()
 
 
+def subject_of(entity: Resource) -> UUID | None:
+    """The user whose row this is; None when its columns do not say."""
+    column = _subject_column(cast("Any", type(entity)))
+    found: UUID | None = getattr(entity, column) if column else None
+    return found
+
+
 @cache
-def _told(model: Any) -> dict[str, bool]:
-    """The columns an entry may name, and whether each is sensitive, by the fields of the public message."""
-    fields = _fields(model.__message__)
+def _subject_column(model: Any) -> str:
+    if model.__resource__ == "user":
+        return "id"
+    columns = {column.key for column in inspect(model).column_attrs}
+    return next((name for name in SUBJECTS if name in columns), "")
+
+
+@cache
+def _told(model: Any) -> tuple[str, ...]:
+    """The columns an entry may name: the fields of the public message, but for secrets."""
+    fields = {field.name for field in model.__message__.fields if not is_input_only(field)}
     names = [column.key for column in inspect(model).column_attrs if column.key not in UNTOLD]
-    return {name: fields[name] for name in names if name in fields} | dict.fromkeys(
-        set(names) & {"deleted_at"}, False
-    )
+    return tuple(name for name in names if name in fields | {"deleted_at"} and not SECRET.search(name))
 
 
-def _fields(message: Descriptor) -> dict[str, bool]:
-    return {field.name: is_sensitive(field) for field in message.fields}
+@cache
+def _sensitive(model: Any) -> frozenset[str]:
+    return frozenset(field.name for field in model.__message__.fields if is_sensitive(field)) & set(_told(model))
 
 
 def as_json(values: dict[str, Any] | None) -> str:

@@ -85,6 +85,14 @@ def act_as(tenant_id: UUID, user_id: UUID) -> None:
     call.principal = Principal(tenant_id=tenant_id, home_tenant_id=tenant_id, user_id=user_id)
 
 
+async def renew() -> None:
+    """For streams that live long: looks again at what the caller may do. Raises what a new call would be refused with;
+    otherwise `current()` and what is decided for the caller are up to date again."""
+    call = current_call()
+    if call is not None and call.renew is not None:
+        await call.renew()
+
+
 class TokenVerifier:
     """Verifies access tokens against identity's published keys; a token is verified once, then remembered."""
 

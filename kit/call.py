@@ -1,9 +1,12 @@
 """The call being served: its RPC, its caller and what the pipeline learned of it. A context variable holds it."""
 
+import hmac
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from urllib.parse import unquote
+from uuid import UUID, uuid4
 
 if TYPE_CHECKING:
     from kit.access import Access
@@ -13,12 +16,15 @@ if TYPE_CHECKING:
     from kit.limiter import Slot
     from kit.pagination import Sealer
 
+LONGEST_REQUEST_ID = 64
+
 
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One RPC from its first byte to its last.
 
-    `deadline` is in the event loop's time, None for streams without one. `principal` is None for public RPCs.
+    `deadline` is in the event loop's time, None for streams without one. `principal` is None for public RPCs. `renew`,
+    of streams that take a permission, looks again at what the caller may do.
     """
 
     rpc: str
@@ -34,6 +40,7 @@ class Call:
     key: "Key | None" = None
     slot: "Slot | None" = None
     uncommitted: "WriteSession | None" = None
+    renew: Callable[[], Awaitable[None]] | None = None
 
     @property
     def tenant_id(self) -> UUID | None:
@@ -48,3 +55,22 @@ leave = _current.reset
 def current_call() -> Call | None:
     """The call being served, or None in background work."""
     return _current.get()
+
+
+def new_call(rpc: str, context: Any, access: "Access", sealer: "Sealer", gateway_secret: str) -> Call:
+    """The call of an incoming RPC. A client's `x-request-id` is kept when it is short and printable ASCII: other text
+    cannot be sent on."""
+    metadata = dict(context.invocation_metadata() or ())
+    request_id = metadata.get("x-request-id", "")
+    if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not (request_id.isascii() and request_id.isprintable()):
+        request_id = str(uuid4())
+    # Only the gateway knows the client's address, and proves that it is the gateway; others speak for their connection.
+    proof = metadata.pop("x-gateway-secret", "")
+    if gateway_secret and hmac.compare_digest(proof.encode(), gateway_secret.encode()):
+        address = metadata.get("x-envoy-external-address", "")
+    else:
+        kind, _, peer = unquote(context.peer()).partition(":")
+        address = peer.rpartition(":")[0].strip("[]") if kind.startswith("ipv") else ""
+    return Call(
+        rpc=rpc, request_id=request_id, access=access, sealer=sealer, metadata=metadata, client_address=address
+    )

@@ -1,8 +1,10 @@
 """Events received: each takes effect exactly once, in the transaction that remembers its id."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -29,20 +31,31 @@ KEPT = "30 days"
 Handle = Callable[[WriteSession, Event, Any], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A handler of many events at once, each with its payload: all of its type that stand together in a delivery."""
+
+    handle: Callable[[WriteSession, Sequence[tuple[Event, Any]]], Awaitable[None]]
+
+
 class EventInbox:
     """The EventInboxService of one service: a handler for each payload type; other types are of no interest."""
 
     SERVICE = events_pb2.DESCRIPTOR.services_by_name["EventInboxService"]
 
-    def __init__(self, db: Database, handlers: Mapping[type[Message], Handle]) -> None:
+    def __init__(self, db: Database, handlers: Mapping[type[Message], Handle | Together]) -> None:
         self._db = db
         self._handlers = {TYPE_URL + kind.DESCRIPTOR.full_name: (kind, handle) for kind, handle in handlers.items()}
 
     async def DeliverEvents(self, request: DeliverEventsRequest, context: Any) -> DeliverEventsResponse:
         _refuse_foreign(request.events)
         response = DeliverEventsResponse()
-        for tenant_id, group in groupby(request.events, key=lambda event: event.tenant_id):
-            response.results.extend(await self._take_all(UUID(tenant_id), list(group)))
+        # A transaction has one tenant: events of each are taken together, however they are mixed.
+        by_tenant: dict[str, list[Event]] = {}
+        for event in request.events:
+            by_tenant.setdefault(event.tenant_id, []).append(event)
+        for tenant_id, events in by_tenant.items():
+            response.results.extend(await self._take_all(UUID(tenant_id), events))
         return response
 
     async def _take_all(self, tenant_id: UUID, events: list[Event]) -> Iterable[DeliveryResult]:
@@ -74,14 +87,11 @@ class EventInbox:
     async def _take(self, tenant_id: UUID, events: list[Event]) -> None:
         async with self._db.write(tenant_id) as session:
             fresh = await self._remember(session, events)
-            for event in events:
-                known = self._handlers.get(event.payload.type_url)
-                if known is None or UUID(event.id) not in fresh:
-                    continue
-                # The same event may stand twice in one delivery.
-                fresh.remove(UUID(event.id))
-                kind, handle = known
-                await handle(session, event, kind.FromString(event.payload.value))
+            # The same event may stand twice in one delivery.
+            wanted = {event.id: event for event in events if UUID(event.id) in fresh}
+            for type_url, group in groupby(wanted.values(), key=attrgetter("payload.type_url")):
+                if known := self._handlers.get(type_url):
+                    await _hand_over(session, *known, group)
 
     async def _remember(self, session: WriteSession, events: list[Event]) -> set[UUID]:
         """The ids not seen before, now remembered. A concurrent delivery of the same event waits here."""
@@ -96,6 +106,17 @@ class EventInbox:
                 f"DELETE FROM {self._db.service}.inbox WHERE handled_at < now() - interval '{KEPT}'"  # noqa: S608
             )
         return {row["event_id"] for row in rows}
+
+
+async def _hand_over(
+    session: WriteSession, kind: type[Message], handle: Handle | Together, events: Iterable[Event]
+) -> None:
+    read = ((event, kind.FromString(event.payload.value)) for event in events)
+    if isinstance(handle, Together):
+        await handle.handle(session, list(read))
+        return
+    for event, payload in read:
+        await handle(session, event, payload)
 
 
 def _refuse_foreign(events: Iterable[Event]) -> None:

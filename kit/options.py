@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from google.api import field_behavior_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
@@ -12,6 +13,8 @@ READS = ("Get", "List", "BatchGet", "Check", "BatchCheck", "Explain", "Preview",
 _REQUIRES: Any = options_pb2.requires
 _SENSITIVE: Any = options_pb2.sensitive
 _POLICY_ATTRIBUTE: Any = options_pb2.policy_attribute
+_FIELD_BEHAVIOR: Any = field_behavior_pb2.field_behavior
+INPUT_ONLY: Any = field_behavior_pb2.INPUT_ONLY
 
 
 def requires(method: MethodDescriptor) -> options_pb2.Requires:
@@ -23,6 +26,11 @@ def requires(method: MethodDescriptor) -> options_pb2.Requires:
 def is_sensitive(field: FieldDescriptor) -> bool:
     """Whether the field's values are personal or secret."""
     return bool(field.GetOptions().Extensions[_SENSITIVE])
+
+
+def is_input_only(field: FieldDescriptor) -> bool:
+    """Whether the field's values are sent and never shown, as passwords are."""
+    return bool(INPUT_ONLY in field.GetOptions().Extensions[_FIELD_BEHAVIOR])
 
 
 def is_policy_attribute(field: FieldDescriptorProto) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from google.protobuf.message import Message
 
-from kit.errors import StoryloomError
+from kit.errors import InvalidArgument, StoryloomError
 from kit.ids import new_id
 from kit.telemetry import Telemetry, current_traceparent
 from storyloom.event.v1.changes_pb2 import ChangeRecorded
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 200
+# Far below the 4 MB that gRPC takes at once.
+BATCH_BYTES = 1_000_000
 IDLE_SECONDS, LINGER_SECONDS = 1.0, 0.05
-LEASE = timedelta(seconds=30)
+# Twice as long as a delivery may take.
+LEASE = timedelta(seconds=10)
 MAX_ATTEMPTS = 8
 MAX_BACKOFF_SECONDS = 60.0
+# A consumer that does not answer is asked ever less often, with one event; once it does, with ever more at a time, so
+# that one that is merely slow gets as many as it can take.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+MEASURED_SECONDS = 10.0
 TYPE_URL = "type.googleapis.com/"
 
 
@@ -102,25 +109,42 @@ WITH heads AS (
     AND NOT EXISTS (SELECT 1 FROM {schema}.outbox e
                     WHERE e.consumer = $1 AND e.aggregate_id = o.aggregate_id AND e.seq < o.seq)
   ORDER BY o.seq LIMIT $2 FOR UPDATE SKIP LOCKED
-), claimed AS (
-  SELECT f.seq FROM {schema}.outbox f JOIN heads h ON f.aggregate_id = h.aggregate_id AND f.seq >= h.seq
+), following AS (
+  SELECT f.seq, length(f.payload) AS size
+  FROM {schema}.outbox f JOIN heads h ON f.aggregate_id = h.aggregate_id AND f.seq >= h.seq
   WHERE f.consumer = $1 AND f.parked_at IS NULL ORDER BY f.seq LIMIT $2
+), claimed AS (
+  SELECT seq, sum(size) OVER (ORDER BY seq) - size AS before FROM following
 )
-UPDATE {schema}.outbox o SET due_at = now() + $3, attempts = attempts + 1 FROM claimed c WHERE o.seq = c.seq
+UPDATE {schema}.outbox o SET due_at = now() + $3 FROM claimed c WHERE o.seq = c.seq AND c.before < $4
 RETURNING o.seq, o.event_id, o.tenant_id, o.aggregate_type, o.aggregate_id, o.payload_type, o.payload, o.traceparent,
-          o.created_at, o.attempts
+          o.created_at
 """
 FAIL = """
-UPDATE {schema}.outbox SET due_at = now() + make_interval(secs => least($2, 0.25 * 2 ^ attempts)),
-       parked_at = CASE WHEN attempts >= $3 THEN now() END
+UPDATE {schema}.outbox SET attempts = attempts + 1,
+       due_at = now() + make_interval(secs => least($2, 0.5 * 2 ^ least(attempts, 16))),
+       parked_at = CASE WHEN attempts + 1 >= $3 THEN now() END
 WHERE seq = ANY($1)
+RETURNING parked_at IS NOT NULL AS parked
 """
-# A consumer that did not answer tried no event: however long it is away, each event keeps half of its tries.
-DEFER = """
-UPDATE {schema}.outbox SET due_at = now() + make_interval(secs => 0.25 * 2 ^ least(attempts, $2)),
-       attempts = least(attempts, $2)
-WHERE seq = ANY($1)
+# These were not tried: their consumer did not answer, or an earlier event of their aggregate failed.
+RELEASE = "UPDATE {schema}.outbox SET due_at = now() WHERE seq = ANY($1)"
+STANDING = """
+SELECT consumer, count(*) AS waiting, count(parked_at) AS parked,
+       coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE parked_at IS NULL)), 0) AS lag
+FROM {schema}.outbox GROUP BY consumer
 """
+
+
+class Round(NamedTuple):
+    """What came of a delivery: how many events the consumer acknowledged, and whether more are likely to be due."""
+
+    acknowledged: int
+    more: bool
+
+
+class Unanswered(Exception):
+    """The consumer as a whole did not answer, which says nothing about any one event."""
 
 
 class Relay:
@@ -133,7 +157,7 @@ class Relay:
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._run(consumer)) for consumer in self._wake]
-        self._tasks.append(asyncio.create_task(self._spread_wakes()))
+        self._tasks += [asyncio.create_task(self._spread_wakes()), asyncio.create_task(self._measure())]
 
     async def stop(self) -> None:
         """Ends after at most the delivery under way; what was claimed and not delivered is due again by its lease."""
@@ -149,53 +173,100 @@ class Relay:
                 event.set()
 
     async def _run(self, consumer: str) -> None:
-        wake = self._wake[consumer]
+        pause, most = 0.0, BATCH
         while True:
             try:
-                delivered = await self.deliver(consumer)
+                more = (await self.deliver(consumer, most=most)).more
+                pause, most = 0.0, min(most * 2, BATCH)
+            except Unanswered:
+                pause, most = min(pause * 2 or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS), 1
+                await asyncio.sleep(pause)
             except Exception:
                 # Whatever went wrong (the database restarting, say), the next round tries again.
                 log.exception("relay round failed", extra={"consumer": consumer})
-                delivered = 0
-            if delivered < BATCH:
-                # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that arrives with the event.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(IDLE_SECONDS):
-                        await wake.wait()
-                        # What commits in these moments goes in the same delivery: one call for many events.
-                        await asyncio.sleep(LINGER_SECONDS)
-                wake.clear()
+                await asyncio.sleep(IDLE_SECONDS)
+            else:
+                if not more:
+                    await self._wait(self._wake[consumer])
 
-    async def deliver(self, consumer: str) -> int:
-        """Claims and delivers one batch; returns how many events the consumer acknowledged."""
-        rows = await self._execute(CLAIM, consumer, BATCH, LEASE)
+    async def _wait(self, wake: asyncio.Event) -> None:
+        # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that arrives with the event.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                await wake.wait()
+                # What commits in these moments goes in the same delivery: one call for many events.
+                await asyncio.sleep(LINGER_SECONDS)
+        wake.clear()
+
+    async def deliver(self, consumer: str, *, most: int = BATCH) -> Round:
+        """Claims and delivers one batch of at most so many events. Raises `Unanswered`."""
+        rows = await self._execute(CLAIM, consumer, most, LEASE, BATCH_BYTES)
         if not rows:
-            return 0
+            return Round(0, more=False)
         rows.sort(key=lambda row: row["seq"])
+        handled = await self._send(consumer, rows)
+        await self._settle(consumer, rows, handled)
+        full = len(rows) == most or sum(len(row["payload"]) for row in rows) >= BATCH_BYTES
+        return Round(len(handled), more=full and bool(handled))
+
+    async def _send(self, consumer: str, rows: Sequence[Any]) -> set[UUID]:
+        """Ids of the events whose effect the consumer has committed."""
         request = DeliverEventsRequest(events=[_event(row) for row in rows])
         try:
             response: DeliverEventsResponse = await self._inboxes[consumer](request)
+        except InvalidArgument as error:
+            # One of them has a form that the consumer refuses: its companions must not wait with it for ever.
+            if len(rows) > 1:
+                return await self._send_each(consumer, rows)
+            log.warning("event refused", extra={"consumer": consumer, "error": error.message})
+            return set()
         except StoryloomError as error:
             log.warning("delivery failed", extra={"consumer": consumer, "error": error.message})
-            # The consumer as a whole did not answer: that says nothing about any one event, so none is parked.
-            await self._execute(DEFER, [row["seq"] for row in rows], MAX_ATTEMPTS // 2)
-            return 0
-        return await self._settle(consumer, rows, response)
-
-    async def _settle(self, consumer: str, rows: Sequence[Any], response: DeliverEventsResponse) -> int:
-        handled = {
+            self._telemetry.count_events(consumer, unanswered=len(rows))
+            await self._execute(RELEASE, [row["seq"] for row in rows])
+            raise Unanswered from error
+        return {
             UUID(result.event_id)
             for result in response.results
             if result.status == DeliveryStatus.DELIVERY_STATUS_HANDLED
         }
+
+    async def _send_each(self, consumer: str, rows: Sequence[Any]) -> set[UUID]:
+        handled: set[UUID] = set()
+        stopped: set[UUID] = set()
+        for row in rows:
+            if row["aggregate_id"] in stopped:
+                continue
+            if taken := await self._send(consumer, [row]):
+                handled |= taken
+                # At once: if the consumer goes away in the middle, what it has is not released to be sent again.
+                await self._execute("DELETE FROM {schema}.outbox WHERE seq = $1", row["seq"])
+            else:
+                stopped.add(row["aggregate_id"])
+        return handled
+
+    async def _settle(self, consumer: str, rows: Sequence[Any], handled: set[UUID]) -> None:
+        """Forgets what was handled. Of each aggregate the first other event failed, and those after it only waited."""
         done = [row["seq"] for row in rows if row["event_id"] in handled]
-        failed = [row["seq"] for row in rows if row["event_id"] not in handled]
+        left = [row for row in rows if row["event_id"] not in handled]
+        first = {row["aggregate_id"]: row["seq"] for row in reversed(left)}
+        failed = sorted(first.values())
         await self._execute("DELETE FROM {schema}.outbox WHERE seq = ANY($1)", done)
-        if failed:
-            await self._execute(FAIL, failed, MAX_BACKOFF_SECONDS, MAX_ATTEMPTS)
-            log.warning("events failed", extra={"consumer": consumer, "count": len(failed)})
-        self._telemetry.count_events(consumer, len(done), len(failed))
-        return len(done)
+        parked = 0
+        if left:
+            await self._execute(RELEASE, [row["seq"] for row in left if row["seq"] not in failed])
+            parked = sum(row["parked"] for row in await self._execute(FAIL, failed, MAX_BACKOFF_SECONDS, MAX_ATTEMPTS))
+            log.warning("events failed", extra={"consumer": consumer, "count": len(failed), "parked": parked})
+        self._telemetry.count_events(consumer, delivered=len(done), failed=len(failed), parked=parked)
+
+    async def _measure(self) -> None:
+        while self._telemetry.measures:
+            with suppress(Exception):
+                found = {row["consumer"]: row for row in await self._execute(STANDING)}
+                for consumer in self._wake:
+                    row = found.get(consumer) or {"waiting": 0, "parked": 0, "lag": 0}
+                    self._telemetry.measure_outbox(consumer, row["waiting"], row["parked"], float(row["lag"]))
+            await asyncio.sleep(MEASURED_SECONDS)
 
     async def _execute(self, statement: str, *values: Any) -> list[Any]:
         async with self._db.engine.connect() as connection:

@@ -1,14 +1,13 @@
 """What happens to every RPC, in order: each stage wraps the next, once, at start-up."""
 
 import asyncio
-import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
-from urllib.parse import unquote
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -17,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
 from kit import audit
-from kit.access import Access, SnapshotCache, denied
+from kit.access import Access, Snapshot, SnapshotCache, denied
 from kit.auth import Principal, ServiceVerifier, TokenVerifier
 from kit.call import Call, enter, leave
 from kit.db import Database
@@ -48,7 +47,6 @@ log = logging.getLogger(__name__)
 
 LEAST_REMAINING_SECONDS = 0.1
 CONFLICT_RETRIES = 2
-LONGEST_REQUEST_ID = 64
 
 Handler = Callable[[Any, Call, Any], Awaitable[Any]]
 
@@ -204,10 +202,7 @@ class Pipeline:
 
     async def _user(self, token: str, call: Call, context: Any) -> Principal:
         claims = await self.tokens.verify(token)
-        snapshot = await self.snapshots.get(claims.tenant_id, claims.user_id)
-        ended = claims.session_id in snapshot.revoked_sessions or self.snapshots.session_ended(claims.session_id)
-        if ended or not snapshot.active:
-            raise Unauthenticated("The session has ended; sign in again.")
+        snapshot = await self._snapshot(claims.tenant_id, claims.user_id, claims.session_id)
         # From here on it is known whose refusal is to be written down.
         call.principal = at_home = Principal(
             tenant_id=claims.tenant_id,
@@ -225,6 +220,14 @@ class Pipeline:
             return at_home
         return self._act_in(call, at_home, _acting_tenant(wish, claims.tenant_id, snapshot.grants("all", "manage")))
 
+    async def _snapshot(self, tenant_id: UUID, user_id: UUID, session_id: UUID | None) -> Snapshot:
+        """The user's, as long as the session lives."""
+        snapshot = await self.snapshots.get(tenant_id, user_id)
+        ended = session_id in snapshot.revoked_sessions or self.snapshots.session_ended(session_id)
+        if ended or not snapshot.active:
+            raise Unauthenticated("The session has ended; sign in again.")
+        return snapshot
+
     def _act_in(self, call: Call, at_home: Principal, tenant_id: UUID) -> Principal:
         if tenant_id == at_home.tenant_id:
             return at_home
@@ -236,13 +239,29 @@ class Pipeline:
         if not resource:
             return proceed
 
-        async def authorize(request: Any, call: Call, context: Any) -> Any:
-            snapshot = call.principal.snapshot if call.principal else None
+        def check(snapshot: Snapshot | None) -> None:
             if snapshot is None or not self.access.could(snapshot, resource, action):
                 raise denied(resource, action)
+
+        async def authorize(request: Any, call: Call, context: Any) -> Any:
+            check(call.principal.snapshot if call.principal else None)
+            if method.server_streaming:
+                call.renew = partial(self._renew, call, check)
             return await proceed(request, call, context)
 
         return authorize
+
+    async def _renew(self, call: Call, check: Callable[[Snapshot], None]) -> None:
+        """What a call is refused for before it begins, as far as it can come true while a stream lives. The token may
+        expire meanwhile: the session that it was given to may not."""
+        who = call.principal
+        assert who is not None  # noqa: S101  # it was authorized
+        snapshot = await self._snapshot(who.home_tenant_id, who.subject, who.session_id)
+        if snapshot.tenant_suspended:
+            raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
+        _acting_tenant(str(who.tenant_id), who.home_tenant_id, snapshot.grants("all", "manage"))
+        check(snapshot)
+        call.principal = replace(who, snapshot=snapshot)
 
     def _validate(self, method: Method, proceed: Handler) -> Handler:
         check = validator(method.request)
@@ -328,25 +347,6 @@ def grpc_handler(method: Method, handler: Handler, make_call: Callable[[str, Any
     kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     return make(serve, request_deserializer=None, response_serializer=method.response.SerializeToString)
-
-
-def new_call(rpc: str, context: Any, access: Access, sealer: Sealer, gateway_secret: str) -> Call:
-    """The call of an incoming RPC. A client's `x-request-id` is kept when it is short and printable ASCII: other text
-    cannot be sent on."""
-    metadata = dict(context.invocation_metadata() or ())
-    request_id = metadata.get("x-request-id", "")
-    if not 0 < len(request_id) <= LONGEST_REQUEST_ID or not (request_id.isascii() and request_id.isprintable()):
-        request_id = str(uuid4())
-    # Only the gateway knows the client's address, and proves that it is the gateway; others speak for their connection.
-    proof = metadata.pop("x-gateway-secret", "")
-    if gateway_secret and hmac.compare_digest(proof.encode(), gateway_secret.encode()):
-        address = metadata.get("x-envoy-external-address", "")
-    else:
-        kind, _, peer = unquote(context.peer()).partition(":")
-        address = peer.rpartition(":")[0].strip("[]") if kind.startswith("ipv") else ""
-    return Call(
-        rpc=rpc, request_id=request_id, access=access, sealer=sealer, metadata=metadata, client_address=address
-    )
 
 
 def _invoke(method: Method, servicer_method: Any) -> Handler:

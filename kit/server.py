@@ -16,17 +16,20 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from kit.access import Access, Policy, Rule, SnapshotCache
 from kit.auth import ServiceVerifier, TokenVerifier
+from kit.call import new_call
 from kit.clients import Clients
 from kit.db import Database
 from kit.decisions import Decided, DecisionService, in_force
-from kit.inbox import EventInbox, Handle
+from kit.holdings import Holdings
+from kit.inbox import EventInbox, Handle, Together
 from kit.limiter import Limiter
 from kit.notes import Notes
+from kit.operations import OutboxService
 from kit.outbox import Relay
 from kit.pagination import Sealer
-from kit.pipeline import Method, Pipeline, grpc_handler, new_call
+from kit.pipeline import Method, Pipeline, grpc_handler
 from kit.settings import Settings, SettingsError
-from kit.subjects import Holdings, SubjectService
+from kit.subjects import Show, SubjectService
 from kit.telemetry import Telemetry, log_as_json
 from kit.tls import Tls, open_port, server_options
 from kit.trust import Trust, remote_trust
@@ -79,7 +82,7 @@ class Service:
         self._callers = callers
         self._trust: Trust | None = None
         self._decisions: DecisionService | None = None
-        self._servicers: list[Any] = []
+        self._servicers: list[Any] = [OutboxService(self.db)]
         self._background: list[Callable[[], Awaitable[None]]] = []
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -91,13 +94,14 @@ class Service:
         """Serves these; each names its gRPC service's descriptor as `SERVICE`."""
         self._servicers.extend(servicers)
 
-    def consume(self, handlers: Mapping[type[Message], Handle]) -> None:
+    def consume(self, handlers: Mapping[type[Message], Handle | Together]) -> None:
         """Handles these event payloads."""
         self.add(EventInbox(self.db, handlers))
 
-    def holds(self, holdings: Holdings) -> SubjectService:
-        """Exports, erases and purges what these say the service holds of users and tenants."""
-        subjects = SubjectService(self.db, holdings)
+    def holds(self, holdings: Holdings, shown: Mapping[str, Show] | None = None) -> SubjectService:
+        """Exports, erases and purges what these say the service holds of users and tenants; `shown` are tables whose
+        rows are told otherwise than as they are."""
+        subjects = SubjectService(self.db, holdings, shown)
         self.add(subjects)
         return subjects
 
@@ -116,7 +120,7 @@ class Service:
         await self.db.check_role()
         pipeline = self._pipeline()
         self._server = grpc.aio.server(options=(*OPTIONS, *server_options(self.tls)))
-        names = [self._register(servicer, pipeline) for servicer in self._servicers]
+        names = [self._register(one, pipeline) for one in self._servicers]
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self.settings.reflection:

@@ -2,18 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
-from sqlalchemy import MetaData, Table
 
 from kit.db import Database, ReadSession, WriteSession, in_tenant
+from kit.holdings import ANONYMIZED, DELETED, DESTROYED, KEPT, SUSPENDED, Held, Holdings
 from kit.ids import SYSTEM_TENANT
 from kit.limiter import Limiter
 from storyloom.event.v1.changes_pb2 import ChangeRecorded
@@ -27,9 +27,6 @@ from storyloom.subject.v1.subjects_pb2 import (
     RowCount,
 )
 
-# Stands where the id of an erased user stood: the Max UUID of RFC 9562, which is nobody's.
-ERASED = UUID(int=2**128 - 1)
-DELETED, ANONYMIZED, KEPT = "deleted", "anonymized", "kept"
 # One transaction each; the statement must end long before the database ends it.
 BATCH = 500
 # A call answers with what it did so far; the next one goes on.
@@ -38,90 +35,9 @@ EXPORTED_AT_ONCE = 200
 # Batches of exports, however many exports there are.
 EXPORTS_AT_ONCE, LONGEST_WAIT_SECONDS = 2, 10.0
 LARGEST_EXACT = 2**53
-# Tables of the kit that are no tenant's rows, or have a step of their own.
-APART = frozenset({"outbox", "inbox"})
 
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """What becomes of rows at an erasure. `values` are SQL by column, in which `$2` is the user's id."""
-
-    action: str
-    values: Mapping[str, str] = field(default_factory=dict)
-    why: str = ""
-
-
-GOES = Fate(DELETED)
-# The value of a column that named the user.
-NOBODY = f"'{ERASED}'::uuid"
-# The same where two erased users must not become one.
-SOMEBODY = "gen_random_uuid()"
-
-
-def loses_name(why: str, **values: str) -> Fate:
-    """The rows stay, because of this, with these values in place of what was the user's."""
-    return Fate(ANONYMIZED, values, why)
-
-
-def kept(why: str) -> Fate:
-    """The rows stay as they are, because of this."""
-    return Fate(KEPT, why=why)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The user of a row is that of another one, which this column refers to."""
-
-    column: str
-    of: Any
-    user: str
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Rows of a model that are about a user: `user` is the column with the user's id, or whose part they are.
-
-    `omit` are secrets and copies, which are not exported.
-    """
-
-    model: Any
-    user: str | Part
-    fate: Fate
-    omit: tuple[str, ...] = ()
-
-    @property
-    def table(self) -> Table:
-        found: Table = self.model.__table__
-        return found
-
-    @property
-    def condition(self) -> str:
-        """SQL that is true of the rows; `$1` is the tenant, `$2` the user."""
-        if isinstance(self.user, str):
-            return f"{self.user} = $2"
-        above = self.user.of.__table__
-        return f"{self.user.column} IN (SELECT id FROM {above} WHERE tenant_id = $1 AND {self.user.user} = $2)"  # noqa: S608
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holdings:
-    """All that a service holds of users.
-
-    `excused` names, as `table.column`, what looks like a person and is not treated as one, with the reason. `immortal`
-    are tables whose rows outlive their tenant, with the reason. `inseparable` is, for a model whose rows and another's
-    refer to each other, the other and its column.
-    """
-
-    metadata: MetaData
-    held: tuple[Held, ...]
-    excused: Mapping[str, str] = field(default_factory=dict)
-    immortal: Mapping[str, str] = field(default_factory=dict)
-    inseparable: Mapping[Any, tuple[Any, str]] = field(default_factory=dict)
-
-    @property
-    def tables(self) -> list[Table]:
-        """The tables of tenants' rows, those that refer to others before them."""
-        return [table for table in reversed(self.metadata.sorted_tables) if table.name not in APART and _scoped(table)]
+# Makes what is exported of rows: of their values as JSON, in a transaction of the tenant, for this user.
+Show = Callable[[ReadSession, UUID, Sequence[dict[str, Any]]], Awaitable[Sequence[dict[str, Any]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +63,16 @@ class Job:
 
 
 class SubjectService:
-    """Exports, erases and purges as the holdings say."""
+    """Exports, erases and purges as the holdings say. `shown` makes readable what rows of these tables hold."""
 
     SERVICE = subjects_pb2.DESCRIPTOR.services_by_name["SubjectService"]
 
-    def __init__(self, db: Database, holdings: Holdings) -> None:
-        self._db, self.holdings = db, holdings
+    def __init__(self, db: Database, holdings: Holdings, shown: Mapping[str, Show] | None = None) -> None:
+        self._db, self.holdings, self._shown = db, holdings, shown or {}
         self.turns = Limiter(EXPORTS_AT_ONCE, LONGEST_WAIT_SECONDS)
 
     async def ExportUser(self, request: ExportUserRequest, context: Any) -> AsyncIterator[ExportedRecord]:
+        user_id = UUID(request.user_id)
         for table, statement in _exports(self.holdings):
             after = UUID(int=0)
             while True:
@@ -163,9 +80,12 @@ class SubjectService:
                 # of the service's own limiter: however many there are, they leave the pool to others.
                 tenant_id = UUID(request.tenant_id)
                 async with self.turns.slot(tenant_id), self._db.read(tenant_id) as session:
-                    rows = await session.fetch(statement, UUID(request.user_id), after)
-                for row in rows:
-                    yield ExportedRecord(kind=table, values=_struct(row.shown))
+                    rows = await session.fetch(statement, user_id, after)
+                    records = [_values(row.shown) for row in rows]
+                    if show := self._shown.get(table):
+                        records = [_values(json.dumps(one)) for one in await show(session, user_id, records)]
+                for record in records:
+                    yield ExportedRecord(kind=table, values=ParseDict(record, Struct()))
                 if len(rows) < EXPORTED_AT_ONCE:
                     break
                 after = rows[-1].id
@@ -329,10 +249,6 @@ SELECT id, to_jsonb(shown)::text AS shown FROM (
 """
 
 
-def _scoped(table: Table) -> bool:
-    return [column.name for column in table.primary_key] == ["tenant_id", "id"]
-
-
 def _erasing(holdings: Holdings, schema: str) -> Iterator[Step]:
     """The user's rows, parts before what they are part of; then what the kit keeps."""
     order = {table: place for place, table in enumerate(holdings.tables)}
@@ -352,19 +268,28 @@ def _erasing(holdings: Holdings, schema: str) -> Iterator[Step]:
 def _erase(held: Held) -> str:
     if held.fate.action == DELETED:
         return DELETE.format(table=held.table, and_=f" AND {held.condition}", batch=BATCH)
+    pending = f" AND {held.fate.pending}" if held.fate.pending else ""
+    return _update(held, held.condition + pending)
+
+
+def _update(held: Held, condition: str) -> str:
     values = dict(held.fate.values)
     if "revision" in held.table.columns:
         values["revision"] = "revision + 1"
     assigned = ", ".join(f"{column} = {value}" for column, value in values.items())
-    return UPDATE.format(table=held.table, values=assigned, condition=held.condition, batch=BATCH)
+    return UPDATE.format(table=held.table, values=assigned, condition=condition, batch=BATCH)
 
 
 def _purging(holdings: Holdings, schema: str) -> Iterator[Step]:
     """All tables of the tenant, those that refer to others before them."""
     together = {other.__table__: None for other, _ in holdings.inseparable.values()}
     pairs = {model.__table__: pair for model, pair in holdings.inseparable.items()}
+    emptied = [held for held in holdings.held if held.fate.action in {DESTROYED, SUSPENDED}]
     for table in holdings.tables:
-        if table.name in holdings.immortal:
+        if steps := [held for held in emptied if held.table is table]:
+            for held in steps:
+                yield Step((table.name,), held.fate.action, _update(held, held.fate.pending))
+        elif table.name in holdings.immortal:
             yield Step((table.name,), KEPT, COUNT.format(table=table, and_=""))
         elif table in pairs:
             other, column = pairs[table]
@@ -387,7 +312,9 @@ def _exports(holdings: Holdings) -> Iterator[tuple[str, str]]:
         yield table.name, statement
 
 
-def _struct(text: str) -> Struct:
+def _values(text: str) -> dict[str, Any]:
     # A Struct has doubles only: what they cannot say exactly is text.
-    values = json.loads(text, parse_int=lambda digits: digits if abs(int(digits)) > LARGEST_EXACT else int(digits))
-    return ParseDict(values, Struct())
+    found: dict[str, Any] = json.loads(
+        text, parse_int=lambda digits: digits if abs(int(digits)) > LARGEST_EXACT else int(digits)
+    )
+    return found

@@ -65,12 +65,15 @@ class Telemetry:
         if endpoint and settings.otel_metrics_exporter == "otlp":
             metrics = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
             readers.append(PeriodicExportingMetricReader(metrics))
-        self._measures = bool(readers)
+        self.measures = bool(readers)
         self._meters = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
         self._tracer = self._traces.get_tracer("storyloom")
         meter = self._meters.get_meter("storyloom")
         self._calls = meter.create_histogram("rpc.server.duration", unit="ms", description="Time to serve an RPC.")
-        self._events = meter.create_counter("storyloom.outbox.events", description="Events delivered or failed.")
+        self._events = meter.create_counter("storyloom.outbox.events", description="Attempts to deliver an event.")
+        self._waiting = meter.create_gauge("storyloom.outbox.waiting", description="Events not yet delivered.")
+        self._parked = meter.create_gauge("storyloom.outbox.parked", description="Events that no longer are tried.")
+        self._lag = meter.create_gauge("storyloom.outbox.lag", unit="s", description="Age of the oldest that is tried.")
 
     def server_span(self, rpc: str, metadata: Mapping[str, Any]) -> "_Current":
         """The span of an incoming RPC; a caller that does not sample costs no span here."""
@@ -96,18 +99,27 @@ class Telemetry:
 
     def count_call(self, span: Span, rpc: str, code: str, seconds: float) -> None:
         """Records the end of an RPC in its span and in the RED metrics."""
-        if self._measures:
+        if self.measures:
             self._calls.record(seconds * 1000, {"rpc.method": rpc, "rpc.grpc.status_code": code})
         if span.is_recording():
             span.set_attribute("rpc.grpc.status_code", code)
             if code in SERVER_FAULTS:
                 span.set_status(Status(StatusCode.ERROR, code))
 
-    def count_events(self, consumer: str, delivered: int, failed: int) -> None:
-        """Records the result of one delivery to a consumer."""
-        for outcome, count in (("delivered", delivered), ("failed", failed)):
+    def count_events(self, consumer: str, **counts: int) -> None:
+        """Records what became of the events of one delivery to a consumer, by outcome: `delivered`, `failed`,
+        `unanswered`; `parked` are those of the failed that were tried for the last time."""
+        for outcome, count in counts.items():
             if count:
                 self._events.add(count, {"consumer": consumer, "outcome": outcome})
+
+    def measure_outbox(self, consumer: str, waiting: int, parked: int, lag: float) -> None:
+        """Records how many events a consumer has not got yet, how many of them are parked, and since how many seconds
+        the oldest of the others waits."""
+        attributes = {"consumer": consumer}
+        self._waiting.set(waiting, attributes)
+        self._parked.set(parked, attributes)
+        self._lag.set(lag, attributes)
 
     @contextmanager
     def statement_span(self, statement: str) -> Iterator[None]:

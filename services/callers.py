@@ -5,6 +5,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "storyloom.learning.v1.EnrollmentService": frozenset({"content"}),
     "storyloom.access.v1.DecisionService": frozenset({"identity"}),
     "storyloom.subject.v1.SubjectService": frozenset({"identity"}),
+    "storyloom.event.v1.OutboxService": frozenset({"identity"}),
     "storyloom.event.v1.EventInboxService": frozenset({"identity", "content", "learning", "assessment", "audit"}),
 }
 

@@ -62,6 +62,10 @@ class Stack:
         shared = {
             "SECRET_KEY": random_key(),
             "KEY_ENCRYPTION_KEY": random_key(),
+            "AUDIT_KEY_ENCRYPTION_KEY": random_key(),
+            "AUDIT_SIGNING_KEY": random_key(),
+            # A checkpoint with every batch, so that no test waits for one.
+            "AUDIT_CHECKPOINT_SECONDS": "0",
             "GATEWAY_SECRET": GATEWAY_SECRET,
             "SERVICE_KEYS": json.dumps({"keys": [key.as_dict(private=False) for key in keys.values()]}),
             "PLATFORM_ADMIN_EMAIL": PLATFORM_EMAIL,

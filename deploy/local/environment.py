@@ -12,6 +12,8 @@ PRIVATE = {
     "OWNER_DATABASE_URL",
     "SECRET_KEY",
     "KEY_ENCRYPTION_KEY",
+    "AUDIT_KEY_ENCRYPTION_KEY",
+    "AUDIT_SIGNING_KEY",
     "GATEWAY_SECRET",
     "SERVICE_CREDENTIAL",
     "DEMO_PASSWORD",
@@ -77,6 +79,11 @@ class Environments:
             # which is half as long again as Argon2 itself.
             environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             environment |= {"KEY_ENCRYPTION_KEY": self._chosen("KEY_ENCRYPTION_KEY")} | self._platform_admin()
+        if name == "audit":
+            environment |= {name: self._chosen(name) for name in ("AUDIT_KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY")}
+            environment.setdefault("AUDIT_CHECKPOINT_DIRECTORY", str(self.settings.directory / "checkpoints"))
+            # Who looks at the log of a local stack has just made it.
+            environment.setdefault("AUDIT_CHECKPOINT_SECONDS", "5")
         return environment
 
     def gateway_configuration(self) -> dict[str, str]:

@@ -54,6 +54,8 @@ def _make(found: dict[str, str]) -> dict[str, str]:
     values = {
         "SECRET_KEY": secrets.token_urlsafe(32),
         "KEY_ENCRYPTION_KEY": secrets.token_urlsafe(32),
+        "AUDIT_KEY_ENCRYPTION_KEY": secrets.token_urlsafe(32),
+        "AUDIT_SIGNING_KEY": secrets.token_urlsafe(32),
         "GATEWAY_SECRET": secrets.token_urlsafe(32),
         "DEMO_PASSWORD": f"weave-{secrets.token_hex(4)}",
         "PLATFORM_ADMIN_PASSWORD": secrets.token_urlsafe(18),

@@ -50,6 +50,7 @@ __all__ = [
     "filtered",
     "may",
     "require",
+    "require_any",
     "visible",
 ]
 
@@ -144,6 +145,14 @@ def require(action: str, entity: Any, *, resource: str = "", known: Mapping[str,
     resource = resource or entity.__resource__
     if not may(action, entity, resource=resource, known=known):
         raise denied(resource, action)
+
+
+def require_any(action: str, model: Any) -> None:
+    """Refuses with PERMISSION_DENIED when there is no row of the model at all that the caller may do the action to: for
+    what answers with more than the rows that are `visible`."""
+    access, snapshot = _caller()
+    if access.plan(snapshot, model.__resource__, action).never:
+        raise denied(model.__resource__, action)
 
 
 def filtered(action: str, model: Any, *, known: Mapping[str, Any] | None = None) -> Filter:

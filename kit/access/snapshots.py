@@ -140,7 +140,7 @@ class SnapshotCache:
             self._sets[tenant_id] = (made, started)
         return made
 
-    def session_ended(self, session_id: UUID) -> bool:
+    def session_ended(self, session_id: UUID | None) -> bool:
         return session_id in self._ended
 
     def apply(self, change: Change) -> None:

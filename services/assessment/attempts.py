@@ -7,7 +7,7 @@ from uuid import UUID
 
 from kit import audit
 from kit.access import denied, may, require
-from kit.audit import REDACTED, Action
+from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
 from kit.models import check_etag, now
@@ -54,7 +54,7 @@ class AttemptService:
             attempt = rules.start(quiz, await queries.list_latest_items(session, quiz.id), user_id, at)
             require("create", attempt, resource="attempt")
             await queries.insert_attempt(session, attempt)
-            audit.write(session, Action.CREATE, "attempt", attempt.id, new=_facts(attempt))
+            _record(session, Action.CREATE, attempt, new=_facts(attempt))
         return attempt_to_proto(attempt, at)
 
     async def GetAttempt(self, request: GetAttemptRequest, context: Any) -> Attempt:
@@ -91,7 +91,7 @@ class AttemptService:
             attempt.answer(answers)
             attempt.updated_at = at
             await queries.save_attempt(session, attempt, answers)
-            audit.write(session, Action.UPDATE, "attempt", attempt.id, new={"responses": REDACTED})
+            _record(session, Action.UPDATE, attempt, new=_answers(attempt, answers))
         return attempt_to_proto(attempt, at)
 
     async def SubmitAttempt(self, request: SubmitAttemptRequest, context: Any) -> Attempt:
@@ -125,14 +125,26 @@ async def _close(session: WriteSession, attempt: Taking, answers: Mapping[UUID, 
     attempt.updated_at = at
     await queries.save_attempt(session, attempt, answers)
     action = "expire" if attempt.state == EXPIRED else "submit"
-    audit.write(session, action, "attempt", attempt.id, old={"state": OPEN}, new=_facts(attempt))
+    _record(session, action, attempt, old={"state": OPEN}, new=_facts(attempt) | _answers(attempt, answers))
+
+
+def _record(
+    session: WriteSession, action: str, attempt: Taking, *, new: dict[str, Any], old: dict[str, Any] | None = None
+) -> None:
+    audit.write(
+        session, action, "attempt", attempt.id, old=old, new=new, sensitive={"responses"}, subject_id=attempt.user_id
+    )
+
+
+def _answers(attempt: Taking, answers: Mapping[UUID, list[str]]) -> dict[str, Any]:
+    """The answers that came with a call, by question; nothing without any."""
+    found = {str(one.question_id): answers[one.version_id] for one in attempt.items if one.version_id in answers}
+    return {"responses": found} if found else {}
 
 
 def _facts(attempt: Taking) -> dict[str, Any]:
-    """What the audit log says of an attempt; of answers, only that there are some."""
+    """What the audit log says of an attempt, but for its answers."""
     facts = {name: getattr(attempt, name) for name in ("quiz_id", "user_id", "number", "state", "deadline_time")}
-    if any(item.answer for item in attempt.items):
-        facts["responses"] = REDACTED
     if result := attempt.result:
         facts |= {"submit_time": attempt.submit_time, "passed": result.passed}
         facts |= {name: rules.plain(getattr(result, name)) for name in ("score", "max_score", "percent")}

@@ -1,6 +1,6 @@
 """What is personal in the assessment service: attempts are their learner's, questions and quizzes the school's."""
 
-from kit.subjects import GOES, NOBODY, Held, Holdings, Part, loses_name
+from kit.holdings import GOES, NOBODY, Held, Holdings, Part, loses_name
 from services.assessment.models import Attempt, Base, Question, Quiz, QuizResult, Response
 
 SCHOOLS = loses_name("questions and quizzes are the school's, whoever wrote them", author_id=NOBODY)

@@ -1,7 +1,9 @@
 """Approvals: requested for what an entity says now, decided by others, void when it is edited."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
 from uuid import UUID
 
 from kit import audit, outbox
@@ -10,6 +12,8 @@ from kit.audit import Action
 from kit.auth import current
 from kit.clients import Clients
 from kit.db import Database, WriteSession
+from kit.errors import FailedPrecondition, InvalidArgument
+from kit.ids import NIL
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.audit import models, queries, rules
@@ -29,31 +33,76 @@ from storyloom.audit.v1.approvals_pb2 import (
 )
 from storyloom.audit.v1.events_pb2 import ApprovalDecided
 from storyloom.content.v1.events_pb2 import ApprovableEdited
+from storyloom.content.v1.lessons_pb2 import GetLessonRequest, Lesson
+from storyloom.content.v1.lessons_pb2_grpc import LessonServiceStub
 from storyloom.content.v1.story_versions_pb2 import GetStoryVersionRequest, StoryVersion
 from storyloom.content.v1.story_versions_pb2_grpc import StoryVersionServiceStub
 from storyloom.event.v1.events_pb2 import Event
+from storyloom.identity.v1.events_pb2 import ResourcePolicyEdited
+from storyloom.identity.v1.resource_policies_pb2 import GetResourcePolicyRequest, ResourcePolicy
+from storyloom.identity.v1.resource_policies_pb2_grpc import ResourcePolicyServiceStub
 from storyloom.identity.v1.tenants_pb2 import GetMyTenantRequest
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 
-# What an entity says now and who made it: its content hash and its author.
-Fingerprint = Callable[[str], Awaitable[tuple[str, UUID]]]
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What an entity says now, as a hash, and who wrote it: whoever wrote last, and all who wrote some of it."""
+
+    content_hash: str
+    author_id: UUID
+    authors: frozenset[UUID]
+
+    @classmethod
+    def of(cls, content_hash: str, authors: Sequence[str]) -> Self:
+        """`authors` are ids, that of whoever wrote last first; none are known of what is older than their record."""
+        ids = [UUID(one) for one in authors] or [NIL]
+        return cls(content_hash, ids[0], frozenset(ids))
 
 
-def approvables(clients: Clients) -> dict[str, Fingerprint]:
+Look = Callable[[str], Awaitable[Fingerprint]]
+
+
+def approvables(clients: Clients) -> dict[str, Look]:
     """How to get the fingerprint of an entity of each kind that can be approved, as the caller may see it."""
     versions = clients.stub(StoryVersionServiceStub, "content")
+    lessons = clients.stub(LessonServiceStub, "content")
+    policies = clients.stub(ResourcePolicyServiceStub, "identity")
 
-    async def story_version(entity_id: str) -> tuple[str, UUID]:
-        version: StoryVersion = await versions.GetStoryVersion(GetStoryVersionRequest(id=entity_id, view="BASIC"))
-        return version.content_hash, UUID(version.author_id)
+    async def story_version(entity_id: str) -> Fingerprint:
+        request = GetStoryVersionRequest(id=entity_id, view="BASIC", with_contributors=True)
+        version: StoryVersion = await versions.GetStoryVersion(request)
+        if version.superseded:
+            raise FailedPrecondition("The story has a later version by now.", metadata={"state": "superseded"})
+        return Fingerprint.of(version.content_hash, [version.author_id, *version.contributor_ids])
 
-    return {"story_version": story_version}
+    async def lesson(entity_id: str) -> Fingerprint:
+        found: Lesson = await lessons.GetLesson(GetLessonRequest(id=entity_id))
+        return Fingerprint.of(found.content_hash, found.contributor_ids)
+
+    async def resource_policy(entity_id: str) -> Fingerprint:
+        policy: ResourcePolicy = await policies.GetResourcePolicy(GetResourcePolicyRequest(id=entity_id))
+        return Fingerprint.of(policy.content_hash, policy.contributor_ids)
+
+    return {"story_version": story_version, "lesson": lesson, "resource_policy": resource_policy}
 
 
 async def on_approvable_edited(session: WriteSession, event: Event, edited: ApprovableEdited) -> None:
-    found = await queries.list_pending(session, edited.entity_type, edited.entity_id, edited.content_hash)
-    for approval in found:
-        _move(session, "void", approval, State.VOIDED)
+    await _void(session, edited.entity_type, edited.entity_id, edited.content_hash, used=edited.used)
+
+
+async def on_policy_edited(session: WriteSession, event: Event, edited: ResourcePolicyEdited) -> None:
+    await _void(session, "resource_policy", edited.policy_id, edited.content_hash, used=edited.used)
+
+
+async def _void(session: WriteSession, entity_type: str, entity_id: str, content_hash: str, *, used: bool) -> None:
+    """Voids what was asked for or granted of content that is edited; what was used stays granted, and is closed."""
+    for approval in await queries.list_open(session, entity_type, UUID(entity_id), content_hash):
+        state = rules.after_edit(rules.state_at(approval.state, approval.due_time, now()), used=used)
+        if state == State.APPROVED:
+            approval.superseded = True
+        else:
+            _move(session, "expire" if state is State.EXPIRED else "void", approval, state)
 
 
 class ApprovalService:
@@ -61,26 +110,31 @@ class ApprovalService:
 
     def __init__(self, db: Database, clients: Clients) -> None:
         self.db = db
-        self.fingerprints: Mapping[str, Fingerprint] = approvables(clients)
+        self.looks: Mapping[str, Look] = approvables(clients)
         self.tenants = clients.stub(TenantServiceStub, "identity")
 
     async def CreateApproval(self, request: CreateApprovalRequest, context: Any) -> Approval:
-        wanted = request.approval
-        content_hash, author_id = await self.fingerprints[wanted.entity_type](wanted.entity_id)
+        wanted, due = request.approval, _due(request.approval)
+        found = await self.looks[wanted.entity_type](wanted.entity_id)
         tenant = await self.tenants.GetMyTenant(GetMyTenantRequest())
+        approval = models.Approval(
+            entity_type=wanted.entity_type,
+            entity_id=UUID(wanted.entity_id),
+            comment=wanted.comment,
+            content_hash=found.content_hash,
+            requester_id=current().subject,
+            author_id=found.author_id,
+            quorum=tenant.settings.approval_quorum or 1,
+            due_time=due,
+        )
         async with self.db.write() as session:
-            approval = models.Approval(
-                entity_type=wanted.entity_type,
-                entity_id=UUID(wanted.entity_id),
-                comment=wanted.comment,
-                content_hash=content_hash,
-                requester_id=current().subject,
-                author_id=author_id,
-                quorum=tenant.settings.approval_quorum or 1,
-            )
             require("create", approval)
+            await _expire(session, approval)
             session.add(approval)
             audit.record(session, Action.CREATE, approval)
+            await session.flush()
+            for user_id in found.authors:
+                session.add(models.ApprovalAuthor(approval_id=approval.id, user_id=user_id))
         return approval_to_proto(approval, [])
 
     async def GetApproval(self, request: GetApprovalRequest, context: Any) -> Approval:
@@ -115,9 +169,9 @@ class ApprovalService:
             state = rules.decide(
                 verdict,
                 user_id,
-                state=approval.state,
+                state=rules.state_at(approval.state, approval.due_time, now()),
                 requester_id=approval.requester_id,
-                author_id=approval.author_id,
+                authors=await queries.list_authors(session, approval.id),
                 decisions={one.user_id: one.verdict for one in decisions},
                 quorum=approval.quorum,
             )
@@ -133,10 +187,31 @@ class ApprovalService:
             approval = await queries.get_approval(session, request.id)
             require("withdraw", approval)
             check_etag(approval, request.etag)
-            state = rules.withdraw(current().subject, state=approval.state, requester_id=approval.requester_id)
+            before = rules.state_at(approval.state, approval.due_time, now())
+            state = rules.withdraw(current().subject, state=before, requester_id=approval.requester_id)
             decisions = await queries.list_decisions(session, [approval.id])
-            _move(session, "withdraw", approval, state)
+            approval.withdrawal_comment = request.comment
+            _move(session, "withdraw", approval, state, comment=request.comment)
         return approval_to_proto(approval, decisions[approval.id])
+
+
+def _due(sent: Approval) -> datetime | None:
+    """Until when it can be decided on; INVALID_ARGUMENT when that has passed."""
+    if not sent.HasField("due_time"):
+        return None
+    due = sent.due_time.ToDatetime(tzinfo=UTC)
+    if due <= now():
+        raise InvalidArgument.fields([("approval.due_time", "must be in the future")])
+    return due
+
+
+async def _expire(session: WriteSession, approval: models.Approval) -> None:
+    """Writes down that an earlier request of the same was not decided on in time: it makes room for this one."""
+    keys = (approval.entity_type, approval.entity_id, approval.content_hash)
+    for earlier in await queries.list_open(session, *keys):
+        if rules.state_at(earlier.state, earlier.due_time, now()) is State.EXPIRED:
+            _move(session, "expire", earlier, State.EXPIRED)
+    await session.flush()
 
 
 def _move(session: WriteSession, action: str, approval: models.Approval, state: State, *, comment: str = "") -> None:
@@ -147,7 +222,8 @@ def _move(session: WriteSession, action: str, approval: models.Approval, state: 
         "approval",
         approval.id,
         old={"state": approval.state},
-        new={"state": state} | ({"comment": audit.REDACTED} if comment else {}),
+        new={"state": state} | ({"comment": comment} if comment else {}),
+        sensitive={"comment"},
     )
     # A decision that leaves the state as it is changes the approval too, and so its etag.
     approval.state, approval.updated_at = state.value, now()
@@ -175,11 +251,14 @@ def approval_to_proto(approval: Any, decisions: Sequence[Any]) -> Approval:
         content_hash=approval.content_hash,
         requester_id=str(approval.requester_id),
         author_id=str(approval.author_id),
-        state=_state(approval.state),
+        state=_state(rules.state_at(approval.state, approval.due_time, now())),
+        withdrawal_comment=approval.withdrawal_comment,
         quorum=approval.quorum,
         decisions=[_decision_to_proto(one) for one in decisions],
         etag=str(approval.revision),
     )
+    if approval.due_time is not None:
+        message.due_time.FromDatetime(approval.due_time)
     message.create_time.FromDatetime(approval.created_at)
     message.update_time.FromDatetime(approval.updated_at)
     return message

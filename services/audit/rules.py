@@ -1,6 +1,7 @@
 """What becomes of an approval, and who may decide on it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -9,13 +10,14 @@ from storyloom.type.v1.errors_pb2 import ErrorReason
 
 
 class State(StrEnum):
-    """What became of an approval. Only a pending one changes."""
+    """What became of an approval. Only a pending one changes, but for one that was granted and is voided before use."""
 
     PENDING = "pending"
     APPROVED = "approved"
     REJECTED = "rejected"
     WITHDRAWN = "withdrawn"
     VOIDED = "voided"
+    EXPIRED = "expired"
 
 
 class Verdict(StrEnum):
@@ -31,19 +33,21 @@ def decide(
     *,
     state: str,
     requester_id: UUID,
-    author_id: UUID,
+    authors: Collection[UUID],
     decisions: Mapping[UUID, str],
     quorum: int,
 ) -> State:
-    """The state after this person's decision. `decisions` are the verdicts before it, by user.
+    """The state after this person's decision. `authors` are all who wrote some of what is approved, `decisions` the
+    verdicts before this one, by user.
 
-    One rejection rejects; `quorum` different people approve. Raises SELF_APPROVAL for the requester and the author,
+    One rejection rejects; `quorum` different people approve. Raises SELF_APPROVAL for the requester and the authors,
     whatever their rights, WRONG_STATE unless it is pending, RESOURCE_ALREADY_EXISTS for a second decision of the same
     person.
     """
-    if by in (requester_id, author_id):
+    if by == requester_id or by in authors:
         raise PermissionDenied(
-            "Who asked for an approval, or made what it is of, may not decide on it.", reason=ErrorReason.SELF_APPROVAL
+            "Who asked for an approval, or wrote some of what it is of, may not decide on it.",
+            reason=ErrorReason.SELF_APPROVAL,
         )
     _require_pending(state)
     if by in decisions:
@@ -64,6 +68,17 @@ def withdraw(by: UUID, *, state: str, requester_id: UUID) -> State:
         )
     _require_pending(state)
     return State.WITHDRAWN
+
+
+def state_at(state: str, due: datetime | None, now: datetime) -> State:
+    """The state by then: one that is not decided on in time has expired, whether or not that was written down yet."""
+    return State.EXPIRED if state == State.PENDING and due is not None and due <= now else State(state)
+
+
+def after_edit(state: State, *, used: bool) -> State:
+    """The state once the content says something else. `used` says that what was approved took effect."""
+    open_states = (State.PENDING,) if used else (State.PENDING, State.APPROVED)
+    return State.VOIDED if state in open_states else state
 
 
 def _require_pending(state: str) -> None:

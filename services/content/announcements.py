@@ -1,6 +1,7 @@
 """The events that this service publishes, made of the rows as they are at the end of a change."""
 
 from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, select
@@ -8,11 +9,12 @@ from sqlalchemy import and_, select
 from kit import outbox
 from kit.db import WriteSession
 from services.content.enums import COURSE_STATUS, LESSON_STATUS
-from services.content.models import Course, Story, StoryVersion
-from services.content.queries import lessons
+from services.content.models import Course, Lesson, Story, StoryVersion
+from services.content.queries import lessons, story_versions
+from services.content.versioning import lesson_hash
 from storyloom.content.v1.events_pb2 import ApprovableEdited, CourseChanged, LessonChanged
 
-STORY_VERSION = "story_version"
+LESSON, STORY_VERSION = "lesson", "story_version"
 
 
 def announce_course(session: WriteSession, course: Course) -> None:
@@ -44,20 +46,49 @@ async def announce_lessons(session: WriteSession, lesson_ids: Collection[UUID]) 
         outbox.publish(session, "lesson", row.id, event)
 
 
-def announce_superseded_version(session: WriteSession, version_id: UUID, content_hash: str) -> None:
-    """Tells that approvals of the version are void."""
-    event = ApprovableEdited(entity_type=STORY_VERSION, entity_id=str(version_id), content_hash=content_hash)
-    outbox.publish(session, STORY_VERSION, version_id, event)
+def announce_edited(session: WriteSession, entity_type: str, entity_id: UUID, content_hash: str, *, used: bool) -> None:
+    """Tells that approvals of this content are void, unless one was granted and used."""
+    event = ApprovableEdited(entity_type=entity_type, entity_id=str(entity_id), content_hash=content_hash, used=used)
+    outbox.publish(session, entity_type, entity_id, event)
 
 
-async def announce_superseded(session: WriteSession, story_ids: Collection[UUID]) -> None:
-    """Tells that approvals of the stories' current versions are void, now that the stories are deleted."""
+async def supersede_version(session: WriteSession, story: Story, version: Any) -> None:
+    """Takes back what was approved or asked for of a version that another one follows, unless it is published."""
+    used = story.published_version_id == version.id
+    announce_edited(session, STORY_VERSION, version.id, version.content_hash, used=used)
+    if version.approval_id is not None and not used:
+        await story_versions.unbind_approvals(session, [version.id])
+
+
+async def supersede_stories(session: WriteSession, story_ids: Collection[UUID]) -> None:
+    """The same of the current versions of stories that were deleted."""
     if not story_ids:
         return
+    used = and_(Story.published_version_id.is_not(None), Story.published_version_id == Story.current_version_id)
     statement = (
-        select(StoryVersion.id, StoryVersion.content_hash)
+        select(StoryVersion.id, StoryVersion.content_hash, StoryVersion.approval_id, used.label("used"))
         .join(Story, and_(Story.tenant_id == StoryVersion.tenant_id, Story.current_version_id == StoryVersion.id))
         .where(StoryVersion.tenant_id == session.tenant_id, Story.id.in_(story_ids))
     )
-    for row in await session.execute(statement):
-        announce_superseded_version(session, row.id, row.content_hash)
+    rows = (await session.execute(statement)).all()
+    for row in rows:
+        announce_edited(session, STORY_VERSION, row.id, row.content_hash, used=row.used)
+    await story_versions.unbind_approvals(session, [row.id for row in rows if row.approval_id and not row.used])
+
+
+def supersede_lesson(session: WriteSession, lesson: Lesson, content_hash: str) -> None:
+    """Takes back what was approved or asked for of what a lesson said, whose hash this is, now that it says something
+    else or is deleted."""
+    used = lesson.status == "published"
+    announce_edited(session, LESSON, lesson.id, content_hash, used=used)
+    if not used or lesson_hash(lesson) != content_hash:
+        lesson.approval_id = lesson.approved_hash = None
+
+
+async def supersede_lessons(session: WriteSession, lesson_ids: Collection[UUID]) -> None:
+    """Takes back what was approved or asked for of lessons that were deleted, unless they are published."""
+    if not lesson_ids:
+        return
+    for row in await lessons.list_by_ids(session, lesson_ids):
+        announce_edited(session, LESSON, row.id, lesson_hash(row), used=row.status == "published")
+    await lessons.unbind_unused_approvals(session, lesson_ids)

@@ -13,10 +13,11 @@ from kit.errors import StoryloomError
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.content import rules
-from services.content.announcements import announce_lessons
+from services.content.announcements import announce_lessons, supersede_lesson
 from services.content.enums import LESSON_STATUS
 from services.content.models import Lesson
 from services.content.queries import courses, hiding, lessons, positions, units
+from services.content.versioning import lesson_hash
 from storyloom.content.v1 import lessons_pb2
 from storyloom.content.v1.lessons_pb2 import Lesson as LessonMessage
 from storyloom.learning.v1.enrollments_pb2 import CheckEnrollmentRequest
@@ -49,6 +50,7 @@ class LessonService:
             session.add(lesson)
             audit.record(session, Action.CREATE, lesson)
             await session.flush()
+            await lessons.insert_author(session, lesson.id, current().subject)
             if sent.prerequisite_ids:
                 await _set_prerequisites(session, lesson, sent.prerequisite_ids)
             return await _announced(session, lesson, *moved)
@@ -86,12 +88,7 @@ class LessonService:
             if "prerequisite_ids" in wanted:
                 await _set_prerequisites(session, lesson, wanted.pop("prerequisite_ids"))
             if wanted:
-                before = lesson.position
-                for name, value in wanted.items():
-                    setattr(lesson, name, value)
-                if lesson.position != before:
-                    moved = await positions.settle(session, Lesson.unit_id, lesson)
-                audit.record(session, Action.UPDATE, lesson)
+                moved = await _rewrite(session, lesson, wanted)
             return await _announced(session, lesson, *moved)
 
     async def DeleteLesson(self, request: lessons_pb2.DeleteLessonRequest, context: Any) -> LessonMessage:
@@ -100,6 +97,7 @@ class LessonService:
             require("delete", lesson)
             check_etag(lesson, request.etag)
             lesson.deleted_at = now()
+            supersede_lesson(session, lesson, lesson_hash(lesson))
             audit.record(session, Action.DELETE, lesson)
             message = await _announced(session, lesson)
             # After the lesson itself: a story that was being added to it meanwhile is there by now.
@@ -146,6 +144,19 @@ def _may_read(row: Any, taken: Collection[UUID]) -> bool:
     return may("read", row, resource="lesson", known={"user.course_ids": taken})
 
 
+async def _rewrite(session: WriteSession, lesson: Lesson, wanted: dict[str, Any]) -> Sequence[UUID]:
+    """Writes the values, and voids what was asked for of a text that was another; returns which lessons it moved."""
+    place, said = lesson.position, lesson_hash(lesson)
+    for name, value in wanted.items():
+        setattr(lesson, name, value)
+    if lesson_hash(lesson) != said:
+        supersede_lesson(session, lesson, said)
+        await lessons.insert_author(session, lesson.id, current().subject)
+    moved = await positions.settle(session, Lesson.unit_id, lesson) if lesson.position != place else ()
+    audit.record(session, Action.UPDATE, lesson)
+    return moved
+
+
 async def _set_prerequisites(session: WriteSession, lesson: Lesson, wanted: Iterable[str]) -> None:
     """Replaces the lesson's prerequisites; the lock of the course keeps other changes from closing a circle."""
     prerequisites = {UUID(one) for one in wanted}
@@ -181,7 +192,11 @@ def lesson_to_proto(row: Any) -> LessonMessage:
         status=LESSON_STATUS.number[row.status],
         prerequisite_ids=map(str, row.prerequisite_ids or ()),
         etag=str(row.revision),
+        content_hash=lesson_hash(row),
+        contributor_ids=map(str, getattr(row, "contributor_ids", None) or ()),
     )
+    if row.approval_id is not None:
+        message.approval_id, message.approved = str(row.approval_id), True
     message.create_time.FromDatetime(row.created_at)
     message.update_time.FromDatetime(row.updated_at)
     if row.deleted_at:

@@ -106,6 +106,8 @@ class Lesson(Resource, SoftDeleted, Base):
     description: Mapped[str]
     position: Mapped[int]
     status: Mapped[str] = mapped_column(default="draft")
+    approval_id: Mapped[UUID | None] = mapped_column(default=None)
+    approved_hash: Mapped[str | None] = mapped_column(default=None)
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "course_id", "unit_id"], [Unit.tenant_id, Unit.course_id, Unit.id]),
         UniqueConstraint("tenant_id", "course_id", "id"),
@@ -113,6 +115,18 @@ class Lesson(Resource, SoftDeleted, Base):
         CheckConstraint("position > 0", name="position"),
         CheckConstraint("status IN ('draft', 'published')", name="status"),
         one_per_place("lessons", "unit_id"),
+    )
+
+
+class LessonAuthor(TenantRow, Timed, Base):
+    """Somebody who wrote title or description of a lesson, last when the row was last changed."""
+
+    __tablename__ = "lesson_authors"
+    lesson_id: Mapped[UUID]
+    user_id: Mapped[UUID]
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "lesson_id"], [Lesson.tenant_id, Lesson.id]),
+        UniqueConstraint("tenant_id", "lesson_id", "user_id"),
     )
 
 

@@ -22,7 +22,7 @@ from kit.ids import new_id
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.content import rules, versioning
-from services.content.announcements import announce_superseded, announce_superseded_version
+from services.content.announcements import supersede_stories, supersede_version
 from services.content.enums import PART_OF_SPEECH, STORY_STATUS
 from services.content.models import Story, StoryVersion
 from services.content.queries import courses, lessons, stories, story_versions, vocabularies
@@ -110,7 +110,7 @@ class StoryService:
             check_etag(story, request.etag)
             story.deleted_at = now()
             audit.record(session, Action.DELETE, story)
-            await announce_superseded(session, [story.id])
+            await supersede_stories(session, [story.id])
             return await _answer(session, story)
 
     async def UndeleteStory(self, request: stories_pb2.UndeleteStoryRequest, context: Any) -> StoryMessage:
@@ -266,7 +266,7 @@ async def _supersede(
     """Makes the version the story's current one after `source`, and voids what was asked for that."""
     story.current_version_id = version.id
     await story_versions.insert_version(session, version, draft)
-    announce_superseded_version(session, source.id, source.content_hash)
+    await supersede_version(session, story, source)
     old = {"current_version_id": source.id, "number": source.number, "content_hash": source.content_hash}
     new = {"current_version_id": version.id, "number": version.number, "content_hash": version.content_hash}
     more = {"chem_ratio": rules.decimal_text(draft.chem_ratio), "seed": draft.seed}

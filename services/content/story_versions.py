@@ -27,11 +27,16 @@ class StoryVersionService:
         async with self.db.read() as session:
             row = await story_versions.get_story_version(session, UUID(request.id))
             story = await stories.get_story(session, row.story_id)
+            authors = await story_versions.list_authors(session, row) if request.with_contributors else ()
         require("read", story, resource="story")
         if row.id != story.published_version_id and not may("update", story, resource="story"):
             raise NotFound("story_version")
         body = b"" if request.view == View.BASIC else row.body
-        return version_to_proto(row.summary + body, row.approval_id)
+        message = version_to_proto(row.summary + body, row.approval_id)
+        if request.with_contributors:
+            message.contributor_ids.extend(map(str, authors))
+            message.superseded = row.id != story.current_version_id
+        return message
 
     async def ListStoryVersions(
         self, request: story_versions_pb2.ListStoryVersionsRequest, context: Any

@@ -1,7 +1,7 @@
 """What is personal in the content service. Its texts are the school's; only who wrote them is somebody's."""
 
-from kit.subjects import ERASED, GOES, NOBODY, Held, Holdings, loses_name
-from services.content.models import Base, Course, CourseAccess, Story, StoryVersion
+from kit.holdings import ERASED, GOES, NOBODY, SOMEBODY, Held, Holdings, loses_name
+from services.content.models import Base, Course, CourseAccess, LessonAuthor, Story, StoryVersion
 
 SCHOOLS = loses_name("teaching material is the school's, whoever wrote it", author_id=NOBODY)
 # The summary is a serialised message, in which the id is text. What replaces it has the same length, so that the
@@ -17,6 +17,8 @@ HOLDINGS = Holdings(
     held=(
         Held(Course, "author_id", SCHOOLS),
         Held(Story, "author_id", SCHOOLS),
+        # Several people write one lesson: they stay several.
+        Held(LessonAuthor, "user_id", loses_name("as above", user_id=SOMEBODY)),
         Held(
             StoryVersion,
             "author_id",

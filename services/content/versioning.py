@@ -107,7 +107,15 @@ def content_hash(title: str, text: str, annotations: Sequence[Annotation]) -> st
     Hashed is the canonical JSON (RFC 8785) of `{"annotations": [[start, end, vocabulary id, replacement, explanation],
     …], "text": …, "title": …}`, annotations in the order of the text.
     """
-    content = {"annotations": [as_list(one) for one in annotations], "text": text, "title": title}
+    return _sha256({"annotations": [as_list(one) for one in annotations], "text": text, "title": title})
+
+
+def lesson_hash(lesson: Any) -> str:
+    """The same of what a lesson itself says: the canonical JSON of `{"description": …, "title": …}`."""
+    return _sha256({"description": lesson.description, "title": lesson.title})
+
+
+def _sha256(content: dict[str, Any]) -> str:
     canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

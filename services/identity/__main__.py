@@ -9,9 +9,10 @@ from services.identity.access import AccessService, own_trust
 from services.identity.erasures import Eraser, ErasureService
 from services.identity.invitations import InvitationService
 from services.identity.models import Erasure, Invitation, Role, Tenant, User, UserPermission
+from services.identity.parked_events import ParkedEventService
 from services.identity.passwords import Passwords
 from services.identity.policy_trials import PolicyTrialService
-from services.identity.resource_policies import ResourcePolicyService
+from services.identity.resource_policies import ResourcePolicyService, on_approval_decided
 from services.identity.revisions import RevisionFeed
 from services.identity.roles import RoleService
 from services.identity.seeding import PlatformSettings, seed_platform
@@ -24,14 +25,17 @@ from services.identity.user_imports import UserImportService
 from services.identity.user_permissions import UserPermissionService
 from services.identity.users import UserService
 from storyloom.access.v1.decisions_pb2_grpc import DecisionServiceStub
-from storyloom.identity.v1.events_pb2 import TenantChanged
+from storyloom.audit.v1.events_pb2 import ApprovalDecided
+from storyloom.identity.v1.events_pb2 import ResourcePolicyEdited, TenantChanged
+
+PUBLISHES = {TenantChanged: ("content",), ResourcePolicyEdited: ("audit",)}
 
 
 class Identity(Service):
     """A service that makes its keys and the platform's own tenant before it serves the first call."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, rules=policies.RULES, publishes={TenantChanged: ("content",)}, callers=may_call)
+        super().__init__(settings, rules=policies.RULES, publishes=PUBLISHES, callers=may_call)
         self.platform = PlatformSettings.from_environment()
         self.passwords = Passwords()
         self.keyring = Keyring(
@@ -70,7 +74,9 @@ def build(settings: Settings) -> Service:
         ResourcePolicyService(db),
         PolicyTrialService(db, deciders),
         ErasureService(db, service.clients, subjects),
+        ParkedEventService(db, service.clients),
     )
+    service.consume({ApprovalDecided: on_approval_decided})
     service.run_in_background(feed.run)
     service.run_in_background(keyring.rotate)
     service.run_in_background(Eraser(db, service.clients, subjects).run)

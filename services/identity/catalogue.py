@@ -16,8 +16,14 @@ from storyloom.type.v1.options_pb2 import Requires, requires
 Permission = tuple[str, str]
 
 # Deciding on an approval also asks for `<resource>:approve` of what is approved, which no RPC declares: the resources
-# and their packages.
-APPROVABLE = {"story_version": "storyloom.content.v1"}
+# and their packages. No policy is about that; those about approvals decide on it too.
+APPROVABLE = {
+    "story_version": "storyloom.content.v1",
+    "lesson": "storyloom.content.v1",
+    "resource_policy": "storyloom.identity.v1",
+}
+# Parts of other resources, which nothing else is done to.
+ONLY_APPROVED = frozenset({"story_version"})
 
 
 class Resource(NamedTuple):

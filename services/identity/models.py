@@ -364,6 +364,8 @@ class ResourcePolicy(PolicyText, Resource, SoftDeleted, Base):
         Index(None, "tenant_id", "state", "id"),
     )
     state: Mapped[str] = mapped_column(default="draft")
+    approval_id: Mapped[UUID | None] = mapped_column(default=None)
+    approved_hash: Mapped[str | None] = mapped_column(default=None)
 
 
 class ResourcePolicyVersion(PolicyText, TenantRow, Timed, Base):

@@ -43,7 +43,7 @@ TENANT_ROLES: Mapping[str, DefaultRole] = {
         {
             "course": "create read list update delete undelete publish archive",
             "unit": "create read list update delete undelete",
-            "lesson": "create read list update delete undelete publish",
+            "lesson": "create read list update delete undelete publish approve",
             "story": "create read list update delete undelete weave publish archive",
             "story_version": "approve",
             "vocabulary": "create read list update delete undelete",
@@ -63,7 +63,7 @@ TENANT_ROLES: Mapping[str, DefaultRole] = {
         "Learns: reads what is published, and keeps an own record.",
         {"vocabulary": "read list"},
     ),
-    "auditor": DefaultRole("Auditor", "Reads the audit log and nothing else.", {"audit_log": "read list"}),
+    "auditor": DefaultRole("Auditor", "Reads the audit log and nothing else.", {"audit_log": "read list export watch"}),
 }
 PLATFORM_ROLES: Mapping[str, DefaultRole] = {
     SUPER_ADMINISTRATOR: DefaultRole("Super administrator", "May do everything in every tenant.", {"all": "manage"}),

@@ -19,7 +19,7 @@ from kit.limiter import Limiter
 from kit.models import now
 from services.identity import queries
 from services.identity.access import policy_in_force
-from services.identity.catalogue import APPROVABLE, attributes, owner_of, resources
+from services.identity.catalogue import ONLY_APPROVED, attributes, owner_of, resources
 from services.identity.models import ResourcePolicy
 from services.identity.resource_policies import check_policy, said
 from storyloom.access.v1 import decisions_pb2
@@ -181,7 +181,7 @@ def _looked_at(
     resource = request.resource or policy.resource
     if resource == "all":
         raise InvalidArgument.fields([("resource", "is required for a policy about all kinds")])
-    if resource not in resources() or resource in {EXEMPT, *APPROVABLE}:
+    if resource not in resources() or resource in {EXEMPT, *ONLY_APPROVED}:
         raise InvalidArgument.fields([("resource", "no kind of resource that policies are about")])
     known = resources()[resource].actions
     if wrong := [*_wrong_actions(request.actions, resource)]:

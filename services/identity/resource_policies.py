@@ -1,5 +1,6 @@
 """ResourcePolicyService: the policies of a tenant, their versions, and which of them are in force."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,19 +10,23 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
 
-from kit import audit, fieldmask
+from kit import audit, fieldmask, outbox
 from kit.access import EXEMPT, Condition, ConditionError, require
 from kit.access.documents import read
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.identity import grants, queries, rules
-from services.identity.catalogue import APPROVABLE, Permission, attributes, is_known
+from services.identity.catalogue import APPROVABLE, ONLY_APPROVED, Permission, attributes, is_known
 from services.identity.models import ResourcePolicy, ResourcePolicyVersion
+from storyloom.audit.v1.approvals_pb2 import ApprovalState
+from storyloom.audit.v1.events_pb2 import ApprovalDecided
+from storyloom.event.v1.events_pb2 import Event
 from storyloom.identity.v1 import resource_policies_pb2
+from storyloom.identity.v1.events_pb2 import ResourcePolicyEdited
 from storyloom.identity.v1.resource_policies_pb2 import PolicyEffect, PolicyState
 
 SAID = ("name", "description", "resource", "actions", "conditions", "effect", "priority")
@@ -52,8 +57,9 @@ class ResourcePolicyService:
     ) -> resource_policies_pb2.ResourcePolicy:
         async with self.db.read() as session:
             row = await queries.get_policy_row(session, UUID(request.id))
+            authors = await queries.list_authors(session, row.id)
         require("read", row, resource="resource_policy")
-        return policy_to_proto(row)
+        return policy_to_proto(row, authors)
 
     async def ListResourcePolicies(
         self, request: resource_policies_pb2.ListResourcePoliciesRequest, context: Any
@@ -85,10 +91,12 @@ class ResourcePolicyService:
     ) -> resource_policies_pb2.ResourcePolicy:
         async with self.db.write() as session:
             # Two activations at once must not both be the last that there is room for.
-            await queries.get_tenant(session)
+            tenant = await queries.get_tenant(session)
             policy = await queries.get_policy(session, UUID(request.id))
             require("activate", policy)
             check_etag(policy, request.etag)
+            if tenant.settings.get("policy_approval_required"):
+                rules.check_approved(hash_of(policy), policy.approved_hash)
             policy.state = rules.put_in_force(policy.state, await queries.count_policies_in_force(session))
             check_policy(policy)
             await grants.check_grant(session, covered(policy, "allow"))
@@ -116,6 +124,7 @@ class ResourcePolicyService:
             rules.check_draft(policy.state)
             await grants.check_grant(session, covered(policy, "deny"))
             policy.deleted_at = now()
+            _supersede(session, policy, hash_of(policy))
             return await _answer(session, Action.DELETE, policy)
 
     async def UndeleteResourcePolicy(
@@ -157,12 +166,41 @@ class ResourcePolicyService:
 
 async def _rewrite(session: WriteSession, policy: ResourcePolicy, written: dict[str, Any]) -> None:
     """Makes it the next version of the policy that it says what is written."""
-    lifted = covered(policy, "deny")
+    if policy.state == "active":
+        settings = (await queries.get_tenant_row(session)).settings
+        rules.check_edit(approval_required=settings.get("policy_approval_required", False))
+    lifted, before = covered(policy, "deny"), hash_of(policy)
     for name, value in written.items():
         setattr(policy, name, value)
     check_policy(policy)
     await grants.check_grant(session, lifted | covered(policy, "allow"))
     policy.version += 1
+    if hash_of(policy) != before:
+        _supersede(session, policy, before)
+
+
+def _supersede(session: WriteSession, policy: ResourcePolicy, content_hash: str) -> None:
+    """Takes back what was approved or asked for of what the policy said, whose hash this is."""
+    edited = ResourcePolicyEdited(policy_id=str(policy.id), content_hash=content_hash, used=policy.state == "active")
+    outbox.publish(session, "resource_policy", policy.id, edited)
+    policy.approval_id = policy.approved_hash = None
+
+
+async def on_approval_decided(session: WriteSession, event: Event, decided: ApprovalDecided) -> None:
+    """Binds an approval that was granted to the policy, if it still says what was approved. If not, the edit and the
+    decision met on their ways, and audit is told once more that the approval is void."""
+    if decided.entity_type != "resource_policy" or decided.state != ApprovalState.APPROVAL_STATE_APPROVED:
+        return
+    try:
+        policy = await queries.get_policy(session, UUID(decided.entity_id), also_deleted=True)
+    except NotFound:
+        return
+    if policy.deleted_at is not None or hash_of(policy) != decided.content_hash:
+        late = ResourcePolicyEdited(policy_id=decided.entity_id, content_hash=decided.content_hash)
+        outbox.publish(session, "resource_policy", policy.id, late)
+        return
+    policy.approval_id, policy.approved_hash = UUID(decided.approval_id), decided.content_hash
+    audit.record(session, "approve", policy)
 
 
 async def _answer(session: WriteSession, action: str, policy: ResourcePolicy) -> resource_policies_pb2.ResourcePolicy:
@@ -176,7 +214,7 @@ async def _answer(session: WriteSession, action: str, policy: ResourcePolicy) ->
         rules.check_size_in_force(await queries.size_of_policies_in_force(session))
         await queries.change_policies(session)
     await session.flush()
-    return policy_to_proto(policy)
+    return policy_to_proto(policy, await queries.list_authors(session, policy.id))
 
 
 def _version_of(policy: ResourcePolicy) -> ResourcePolicyVersion:
@@ -235,14 +273,14 @@ def check_policy(policy: Any, required: Iterable[str] = REQUIRED) -> Condition:
 
 def _unknown(resource: str, actions: Sequence[str]) -> list[tuple[str, str]]:
     """What is wrong with the resource and the actions that a policy is to be about."""
-    if resource == EXEMPT or resource in APPROVABLE:
+    if resource == EXEMPT or resource in ONLY_APPROVED:
         return [("policy.resource", f"no policy is about {resource}")]
     if not is_known((resource, "manage")):
         return [("policy.resource", f"{resource} is not in the permission catalogue")]
     return [
         (f"policy.actions[{index}]", f"{resource}:{action} is not in the permission catalogue")
         for index, action in enumerate(actions)
-        if not is_known((resource, action))
+        if not is_known((resource, action)) or (action == "approve" and resource in APPROVABLE)
     ]
 
 
@@ -267,12 +305,25 @@ def _text_to_proto(row: Any) -> resource_policies_pb2.ResourcePolicy:
     )
 
 
-def policy_to_proto(row: Any) -> resource_policies_pb2.ResourcePolicy:
+def hash_of(row: Any) -> str:
+    """SHA-256, in hexadecimal, of the JSON of what a policy says, its keys sorted and without white space."""
+    text = {name: getattr(row, name) for name in SAID}
+    canonical = json.dumps(text, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def policy_to_proto(row: Any, authors: Iterable[UUID] = ()) -> resource_policies_pb2.ResourcePolicy:
     """Of a policy, or of a row of its columns."""
     message = resource_policies_pb2.ResourcePolicy(
-        id=str(row.id), state=f"POLICY_STATE_{row.state.upper()}", etag=str(row.revision)
+        id=str(row.id),
+        state=f"POLICY_STATE_{row.state.upper()}",
+        etag=str(row.revision),
+        content_hash=hash_of(row),
+        contributor_ids=map(str, authors),
     )
     message.MergeFrom(_text_to_proto(row))
+    if row.approval_id is not None:
+        message.approval_id, message.approved = str(row.approval_id), True
     message.create_time.FromDatetime(row.created_at)
     message.update_time.FromDatetime(row.updated_at)
     if row.deleted_at:

@@ -1,6 +1,6 @@
 """What is personal in the identity service: users, and what only they have. Identity forgets them last."""
 
-from kit.subjects import GOES, NOBODY, Held, Holdings, Part, kept, loses_name
+from kit.holdings import GOES, NOBODY, Held, Holdings, Part, kept, loses_name
 from services.identity.models import (
     Base,
     Erasure,

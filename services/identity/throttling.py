@@ -20,15 +20,9 @@ from kit.db import ReadSession, WriteSession, prepared
 from kit.errors import ResourceExhausted
 from kit.ids import new_id
 from kit.models import now
+from services.identity.backoff import ACCOUNT_AT_ADDRESS, ADDRESS, DEVICE, Backoff, refused_until
 from services.identity.models import SignInFailures
-from services.identity.rules import (
-    ACCOUNT_AT_ADDRESS,
-    ADDRESS,
-    DEVICE,
-    DEVICE_TOKEN_LIFETIME,
-    Backoff,
-    refused_until,
-)
+from services.identity.rules import DEVICE_TOKEN_LIFETIME
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 FORGOTTEN_AFTER = max(one.forgotten_after for one in (ACCOUNT_AT_ADDRESS, ADDRESS, DEVICE))

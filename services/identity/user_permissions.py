@@ -38,7 +38,7 @@ class UserPermissionService:
             await grants.check_grant(session, pairs)
             await queries.delete_expired_permissions(session, user.id)
             session.add(given)
-            audit.write(session, "grant_permission", "user", user.id, new=_told(given))
+            audit.write(session, "grant_permission", "user", user.id, new=_told(given), sensitive={"reason"})
             await queries.change_access(session, user.id)
             await session.flush()
             return user_permission_to_proto(given)
@@ -72,7 +72,8 @@ class UserPermissionService:
             require("delete", taken)
             await grants.check_grant(session, {(taken.resource, taken.action)})
             await session.delete(taken)
-            audit.write(session, "revoke_permission", "user", taken.user_id, old=_told(taken))
+            told = _told(taken)
+            audit.write(session, "revoke_permission", "user", taken.user_id, old=told, sensitive={"reason"})
             await queries.change_access(session, taken.user_id)
             rules.check_administrators(await queries.count_administrators(session))
         return Empty()
@@ -91,11 +92,11 @@ def _of_proto(sent: user_permissions_pb2.UserPermission) -> UserPermission:
 
 
 def _told(given: UserPermission) -> dict[str, Any]:
-    """What the audit log says of it; the reason may tell of the user's life."""
+    """What the audit log says of it."""
     return {
         "permission": f"{given.resource}:{given.action}",
         "expire_time": given.expires_at,
-        "reason": audit.REDACTED if given.reason else "",
+        "reason": given.reason,
     }
 
 

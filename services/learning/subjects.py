@@ -1,6 +1,6 @@
 """What is personal in the learning service: all that learners leave behind. It is theirs, and goes with them."""
 
-from kit.subjects import GOES, Held, Holdings
+from kit.holdings import GOES, Held, Holdings
 from services.learning.models import Base, Enrollment, LearningSession, Progress
 
 HOLDINGS = Holdings(

@@ -132,7 +132,9 @@ class TestSubmitAttempt:
             await submit(school.student, attempt, picked(other, 0))
         assert (await get(school.student, attempt)).state == OPEN
 
-    async def test_is_audited_with_the_score_and_without_the_answers(self, school: School, bank: Bank) -> None:
+    async def test_is_audited_with_the_score_and_what_was_answered(
+        self, school: School, bank: Bank
+    ) -> None:
         question = await bank.blank_question(["canary-accepted"])
         attempt = await start(school.student, await bank.quiz(question))
         await submit(school.student, attempt, filled(question, "canary-typed"))
@@ -143,7 +145,8 @@ class TestSubmitAttempt:
         told = dict(submitted.new_values)
         assert (told["state"], told["score"], told["max_score"], told["percent"]) == ("graded", "0", "1", "0")
         assert told["passed"] is False
-        assert "canary" not in json.dumps([MessageToDict(created), MessageToDict(submitted)])
+        assert MessageToDict(told["responses"]) == {question.id: ["canary-typed"]}
+        assert "canary-accepted" not in json.dumps([MessageToDict(created), MessageToDict(submitted)])
 
     async def test_takes_five_round_trips_to_the_database(self, school: School, bank: Bank) -> None:
         made = [await bank.choice_question() for _ in range(4)] + [await bank.blank_question(["river"])]

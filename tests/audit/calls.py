@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from storyloom.audit.v1.approvals_pb2 import (
 from storyloom.audit.v1.approvals_pb2_grpc import ApprovalServiceStub
 from storyloom.audit.v1.audit_logs_pb2 import AuditLog, ListAuditLogsRequest
 from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
-from storyloom.content.v1.stories_pb2 import CreateStoryRequest, Story, UpdateStoryRequest
+from storyloom.content.v1.stories_pb2 import CreateStoryRequest, PublishStoryRequest, Story, UpdateStoryRequest
 from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
 from storyloom.content.v1.story_versions_pb2 import GetStoryVersionRequest, StoryVersion
 from storyloom.content.v1.story_versions_pb2_grpc import StoryVersionServiceStub
@@ -46,13 +47,27 @@ async def edit_story(author: Person, story: Story) -> Story:
     return await author.stub(StoryServiceStub, "content").UpdateStory(request)
 
 
+async def publish_story(person: Person, story: Story, version_id: str = "") -> Story:
+    request = PublishStoryRequest(id=story.id, version_id=version_id)
+    return await person.stub(StoryServiceStub, "content").PublishStory(request)
+
+
 async def version_of(person: Person, version_id: str) -> StoryVersion:
     stub = person.stub(StoryVersionServiceStub, "content")
-    return await stub.GetStoryVersion(GetStoryVersionRequest(id=version_id))
+    return await stub.GetStoryVersion(GetStoryVersionRequest(id=version_id, with_contributors=True))
 
 
-async def requested(person: Person, version_id: str, comment: str = "", **call: Any) -> Approval:
-    approval = Approval(entity_type="story_version", entity_id=version_id, comment=comment)
+async def requested(
+    person: Person,
+    entity_id: str,
+    comment: str = "",
+    entity_type: str = "story_version",
+    due: datetime | None = None,
+    **call: Any,
+) -> Approval:
+    approval = Approval(entity_type=entity_type, entity_id=entity_id, comment=comment)
+    if due is not None:
+        approval.due_time.FromDatetime(due)
     return await approvals(person).CreateApproval(CreateApprovalRequest(approval=approval), **call)
 
 
@@ -82,12 +97,21 @@ async def listed(person: Person, **filters: Any) -> list[Approval]:
     return list((await approvals(person).ListApprovals(ListApprovalsRequest(**filters))).approvals)
 
 
-async def entries(school: School, approval: Approval) -> list[AuditLog]:
+async def entries(school: School, approval: Approval, entity_type: str = "approval") -> list[AuditLog]:
     """What the log says of the approval, oldest first."""
     await school.settle()
     stub = school.auditor.stub(AuditLogServiceStub, "audit")
-    request = ListAuditLogsRequest(entity_type="approval", entity_id=approval.id)
+    request = ListAuditLogsRequest(entity_type=entity_type, entity_id=approval.id)
     return list(reversed((await stub.ListAuditLogs(request)).audit_logs))
+
+
+async def in_tables(school: School, statement: str, *values: Any) -> list[Any]:
+    """The rows of a statement of the database's superuser."""
+    connection = await asyncpg.connect(school.stack.cluster.superuser_url)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
 
 
 async def heard_by_content(school: School) -> int:

@@ -154,10 +154,13 @@ class TestListApprovals:
     async def test_shows_nothing_of_another_tenant(self, school: School) -> None:
         approval = await pending(school)
         assert await listed(school.outsider_admin, entity_id=approval.entity_id) == []
+
+
 class TestWithdrawApproval:
     async def test_takes_it_back(self, school: School) -> None:
-        approval = await withdraw(school.teacher, await pending(school))
-        assert approval.state == APPROVAL_STATE_WITHDRAWN
+        approval = await withdraw(school.teacher, await pending(school), comment="Còn sửa")
+        assert (approval.state, approval.withdrawal_comment) == (APPROVAL_STATE_WITHDRAWN, "Còn sửa")
+        assert await got(school.teacher, approval) == approval
         assert [entry.action for entry in await entries(school, approval)] == ["create", "withdraw"]
         async with refused("WRONG_STATE"):
             await approve(school.teacher2, approval)

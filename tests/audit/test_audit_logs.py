@@ -59,6 +59,12 @@ async def database(school: School) -> AsyncIterator[Any]:
         await connection.close()
 
 
+async def leaf_of(school: School, entry_id: str) -> bytes:
+    async with database(school) as superuser:
+        leaf: bytes = await superuser.fetchval("SELECT leaf FROM audit.audit_logs WHERE id = $1", UUID(entry_id))
+    return leaf
+
+
 def id_of(at: datetime) -> UUID:
     """A UUIDv7 of that time."""
     return UUID(int=int(at.timestamp() * 1000) << 80 | new_id().int & (1 << 80) - 1)
@@ -96,15 +102,35 @@ class TestRecording:
         await deliver(school, forged)
         assert (await got(school.auditor, first.id)).action == "publish"
 
-    async def test_values_are_kept_byte_for_byte(self, school: School) -> None:
-        old, new = '{"b":  1,\n"a": "chợ"}', '{"a": "\\u0000", "b": 1.10}'
-        one = event(school.auditor.tenant_id, old_values=old, new_values=new)
+    async def test_what_is_kept_are_the_bytes_that_proofs_are_made_of(self, school: School) -> None:
+        one = event(
+            school.auditor.tenant_id,
+            at=datetime(2026, 11, 20, 8, tzinfo=UTC),
+            old_values='{"b":  1,\n"a": "chợ"}',
+            new_values='{"a": "\\u0000", "b": 1.10}',
+        )
         await deliver(school, one)
+        assert (await leaf_of(school, one.id)).decode() == (
+            f'{{"acting_tenant_id":null,"action":"update","client_address":null,"entity_id":"{one.aggregate_id}",'
+            f'"entity_type":"story","id":"{one.id}","new_values":{{"a":"\\u0000","b":1.1}},'
+            '"occur_time":"2026-11-20T08:00:00.000000Z","old_values":{"a":"chợ","b":1},"request_id":null,"rpc":null,'
+            f'"service":null,"tenant_id":"{one.tenant_id}","trace_id":null,"user_id":null,"v":1}}'
+        )
+
+    async def test_an_entry_delivered_again_keeps_its_bytes_and_is_queued_for_the_tree_once(
+        self, school: School
+    ) -> None:
+        values = {"new_values": '{"email":"lan@x.example"}', "sensitive_fields": ["email"]}
+        one = event(school.auditor.tenant_id, user_id=school.teacher.user_id, **values)
+        await deliver(school, one)
+        first = await leaf_of(school, one.id)
         async with database(school) as superuser:
-            row = await superuser.fetchrow(
-                "SELECT old_values, new_values FROM audit.audit_logs WHERE id = $1", UUID(one.id)
-            )
-        assert tuple(row) == (old, new)
+            await superuser.execute("DELETE FROM audit.inbox WHERE event_id = $1", UUID(one.id))
+            queued = await superuser.fetchval("SELECT max(seq) FROM audit.tree_queue") or 0
+            await deliver(school, one)
+            rows = "SELECT count(*) FROM audit.tree_queue WHERE id = $1 AND seq > $2"
+            assert await superuser.fetchval(rows, UUID(one.id), queued) == 0
+        assert await leaf_of(school, one.id) == first
 
     async def test_one_bad_event_holds_back_no_other(self, school: School) -> None:
         bad = event(school.auditor.tenant_id)
@@ -260,6 +286,26 @@ class TestListAuditLogs:
             token = response.next_page_token
         assert [len(page) for page in pages] == [10, 10, 5]
         assert sum(pages, []) == [one.id for one in reversed(events)]
+
+    @pytest.mark.parametrize("order_by", ["", "occur_time desc", "occur_time"])
+    async def test_pages_in_either_order(self, school: School, order_by: str) -> None:
+        entity_id = str(uuid4())
+        events = [event(school.auditor.tenant_id, entity_id=entity_id) for _ in range(7)]
+        await deliver(school, *events)
+        stub = school.auditor.stub(AuditLogServiceStub, "audit")
+        found: list[str] = []
+        token = ""
+        while token or not found:
+            request = ListAuditLogsRequest(entity_id=entity_id, page_size=3, page_token=token, order_by=order_by)
+            response = await stub.ListAuditLogs(request)
+            found += [entry.id for entry in response.audit_logs]
+            token = response.next_page_token
+        ids = [one.id for one in events]
+        assert found == (ids if order_by == "occur_time" else ids[::-1])
+
+    async def test_refuses_other_orders(self, school: School) -> None:
+        async with refused("INVALID_FIELD", field="order_by"):
+            await listed(school.auditor, order_by="action")
 
     async def test_is_itself_recorded_once_with_its_filters(self, school: School) -> None:
         entity_id, request_id = str(uuid4()), f"request-{uuid4()}"

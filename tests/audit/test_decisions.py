@@ -23,6 +23,7 @@ from tests.audit.calls import (
     heard_by_content,
     outcomes,
     pending,
+    publish_story,
     quorum,
     reject,
     requested,
@@ -49,7 +50,7 @@ class TestApproveApproval:
         _, entry = await entries(school, approval)
         assert (entry.action, entry.user_id) == ("approve", school.teacher2.user_id)
         assert MessageToDict(entry.old_values) == {"state": "pending"}
-        assert MessageToDict(entry.new_values) == {"state": "approved", "comment": "[redacted]"}
+        assert MessageToDict(entry.new_values) == {"state": "approved", "comment": "Hay lắm"}
 
     async def test_never_by_the_requester(self, school: School) -> None:
         approval = await pending(school)
@@ -195,13 +196,28 @@ class TestVoiding:
         assert (created.action, voided.action, voided.service) == ("create", "void", "content")
         assert (await requested(school.teacher, edited.current_version.id)).state == APPROVAL_STATE_PENDING
 
-    async def test_an_edit_leaves_what_was_granted(self, school: School) -> None:
+    async def test_an_edit_voids_what_was_granted_and_not_used(self, school: School) -> None:
         story = await write_story(school.teacher)
         approval = await approve(school.teacher2, await requested(school.teacher, story.current_version.id))
         await school.settle()
         await edit_story(school.teacher, story)
+        # Content itself knows at once.
+        assert not (await version_of(school.teacher, approval.entity_id)).approved
+        async with refused("APPROVAL_REQUIRED"):
+            await publish_story(school.teacher, story, story.current_version.id)
+        await school.settle()
+        assert (await got(school.teacher, approval)).state == APPROVAL_STATE_VOIDED
+        assert [entry.action for entry in await entries(school, approval)] == ["create", "approve", "void"]
+
+    async def test_an_edit_leaves_what_was_granted_and_used(self, school: School) -> None:
+        story = await write_story(school.teacher)
+        approval = await approve(school.teacher2, await requested(school.teacher, story.current_version.id))
+        await school.settle()
+        await publish_story(school.teacher, story)
+        await edit_story(school.teacher, story)
         await school.settle()
         assert (await got(school.teacher, approval)).state == APPROVAL_STATE_APPROVED
+        assert (await version_of(school.teacher, approval.entity_id)).approved
 
     async def test_an_edit_of_another_story_voids_nothing(self, school: School) -> None:
         approval = await pending(school)

@@ -9,8 +9,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import select
 
+from kit.db import DIALECT
 from kit.ids import new_id
+from services.audit.models import AuditLog, TreeLeaf
+from services.audit.queries import streams
+from services.audit.queries.audit_logs import matching
+from storyloom.audit.v1.audit_logs_pb2 import ListAuditLogsRequest
 from tests.postgres import Cluster
 
 CHANGES = {
@@ -20,7 +26,11 @@ CHANGES = {
 }
 INSERT = """
 INSERT INTO audit.audit_logs (tenant_id, id, action, entity_type, entity_id, service, request_id, trace_id, rpc,
-  client_address, occurred_at) VALUES ($1, $2, 'create', 'story', uuidv7(), '', '', '', '', '', now())
+  occurred_at, leaf) VALUES ($1, $2, 'create', 'story', uuidv7(), '', '', '', '', now(), '{}')
+"""
+LEAVES = """
+INSERT INTO audit.tree_leaves (tenant_id, id, leaf_index, hash)
+SELECT tenant_id, id, row_number() OVER (ORDER BY id) - 1, sha256(leaf) FROM audit.audit_logs WHERE tenant_id = $1
 """
 PARTITION_OF = "SELECT tableoid::regclass::text FROM audit.audit_logs WHERE tenant_id = $1 AND id = $2"
 
@@ -60,11 +70,11 @@ async def fill(owner: Any, tenant: UUID) -> None:
     now = datetime.now(UTC)
     rows = [
         (tenant, id_at(2026, 11, 1 + n % 28), f"act{n % 50}", f"kind{n % 50}", UUID(int=n), UUID(int=n % 50), "",
-         f"request{n}", f"trace{n}", "", "", now)
+         f"request{n}", f"trace{n}", "", now, b"{}")
         for n in range(3000)
     ]  # fmt: skip
     columns = ["tenant_id", "id", "action", "entity_type", "entity_id", "user_id", "service", "request_id", "trace_id",
-               "rpc", "client_address", "occurred_at"]  # fmt: skip
+               "rpc", "occurred_at", "leaf"]  # fmt: skip
     await owner.copy_records_to_table("audit_logs", schema_name="audit", records=rows, columns=columns)
     await owner.execute("ANALYZE audit.audit_logs_2026_11")
 
@@ -203,6 +213,30 @@ class TestIndexes:
             plan = await explained(owner, tenant, f"{condition.format(id=UUID(int=7))} ORDER BY id DESC LIMIT 21")
         assert f"Index Scan Backward using audit_logs_2026_11_{index}" in plan
         assert "  Sort  (" not in plan
+
+    @pytest.mark.parametrize("name", ["entity_id", "user_id", "action", "entity_type", "request_id", "trace_id"])
+    @pytest.mark.parametrize("export", [False, True], ids=["list", "export"])
+    async def test_serve_the_statements_of_the_service(self, cluster: Cluster, name: str, export: bool) -> None:
+        """Oldest first, which is the order of exports; the newest first is the test above."""
+        tenant = uuid4()
+        values = {"action": "act7", "entity_type": "kind7", "request_id": "request7", "trace_id": "trace7"}
+        conditions = matching(ListAuditLogsRequest(**{name: values.get(name, str(UUID(int=7)))}))
+        log = AuditLog.__table__.join(TreeLeaf.__table__, streams.SAME_ENTRY) if export else AuditLog.__table__
+        statement = select(AuditLog.id, AuditLog.leaf).select_from(log)
+        if export:
+            statement = statement.where(
+                TreeLeaf.tenant_id == tenant, TreeLeaf.id > UUID(int=0), TreeLeaf.leaf_index < 3000
+            )
+        statement = statement.where(AuditLog.tenant_id == tenant, *conditions, AuditLog.id > UUID(int=0))
+        page = statement.order_by(AuditLog.id).limit(500)
+        text = page.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True})
+        async with connected(cluster.owner_url, tenant) as owner:
+            await fill(owner, tenant)
+            await owner.execute(LEAVES, tenant)
+            await owner.execute("ANALYZE audit.tree_leaves")
+            plan = "\n".join(row[0] for row in await owner.fetch(f"EXPLAIN {text}"))
+        assert re.search(rf"using audit_logs_2026_11_\w*{name}\w*_idx", plan), plan
+        assert "Seq Scan on audit_logs_2026_11" not in plan
 
     async def test_find_an_entity_without_its_kind(self, cluster: Cluster) -> None:
         tenant = uuid4()

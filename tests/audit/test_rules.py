@@ -1,5 +1,6 @@
 """What becomes of an approval, as tables and as a property of every sequence of decisions."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -7,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.errors import AlreadyExists, FailedPrecondition, PermissionDenied, StoryloomError
-from services.audit.rules import State, Verdict, decide, withdraw
+from services.audit.rules import State, Verdict, after_edit, decide, state_at, withdraw
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
-REQUESTER, AUTHOR, ANN, BOB, COLIN = (UUID(int=number) for number in range(1, 6))
+REQUESTER, AUTHOR, COAUTHOR, ANN, BOB, COLIN = (UUID(int=number) for number in range(1, 7))
 FINAL = [state for state in State if state is not State.PENDING]
 APPROVE, REJECT = Verdict.APPROVE, Verdict.REJECT
 
@@ -27,7 +28,7 @@ def decided(
         by,
         state=state,
         requester_id=REQUESTER,
-        author_id=AUTHOR,
+        authors={AUTHOR, COAUTHOR},
         decisions=decisions or {},
         quorum=quorum,
     )
@@ -54,8 +55,8 @@ class TestDecide:
 
     @pytest.mark.parametrize("verdict", Verdict)
     @pytest.mark.parametrize("state", State)
-    @pytest.mark.parametrize("by", [REQUESTER, AUTHOR])
-    def test_never_by_the_requester_or_the_author_in_any_state(self, verdict: Verdict, state: State, by: UUID) -> None:
+    @pytest.mark.parametrize("by", [REQUESTER, AUTHOR, COAUTHOR])
+    def test_never_by_the_requester_or_an_author_in_any_state(self, verdict: Verdict, state: State, by: UUID) -> None:
         with pytest.raises(PermissionDenied) as refusal:
             decided(verdict, by, state)
         assert refusal.value.reason == ErrorReason.SELF_APPROVAL
@@ -75,7 +76,8 @@ class TestDecide:
 
     @given(
         votes=st.lists(
-            st.tuples(st.sampled_from([REQUESTER, AUTHOR, ANN, BOB, COLIN]), st.sampled_from(Verdict)), max_size=12
+            st.tuples(st.sampled_from([REQUESTER, AUTHOR, COAUTHOR, ANN, BOB, COLIN]), st.sampled_from(Verdict)),
+            max_size=12,
         ),
         quorum=st.integers(1, 4),
     )
@@ -91,7 +93,7 @@ class TestDecide:
             decisions[by] = verdict
         first: dict[UUID, Verdict] = {}
         for by, verdict in votes:
-            if by not in (REQUESTER, AUTHOR):
+            if by not in (REQUESTER, AUTHOR, COAUTHOR):
                 first.setdefault(by, verdict)
         verdicts = list(first.values())
         before = verdicts.index(REJECT) if REJECT in verdicts else len(verdicts)
@@ -112,3 +114,38 @@ class TestWithdraw:
     def test_not_by_anybody_else(self, state: State) -> None:
         with pytest.raises(PermissionDenied):
             withdraw(ANN, state=state, requester_id=REQUESTER)
+
+
+class TestStateAt:
+    NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("due", "state"),
+        [
+            (None, State.PENDING),
+            (NOW + timedelta(microseconds=1), State.PENDING),
+            (NOW, State.EXPIRED),
+            (NOW - timedelta(days=1), State.EXPIRED),
+        ],
+    )
+    def test_a_pending_one_expires_when_it_is_due(self, due: datetime | None, state: State) -> None:
+        assert state_at(State.PENDING, due, self.NOW) is state
+
+    @pytest.mark.parametrize("state", FINAL)
+    def test_what_is_decided_stays_so(self, state: State) -> None:
+        assert state_at(state, self.NOW - timedelta(days=1), self.NOW) is state
+
+
+class TestAfterEdit:
+    @pytest.mark.parametrize(
+        ("state", "used", "after"),
+        [
+            (State.PENDING, False, State.VOIDED),
+            (State.PENDING, True, State.VOIDED),
+            (State.APPROVED, False, State.VOIDED),
+            (State.APPROVED, True, State.APPROVED),
+            *((state, used, state) for state in FINAL if state is not State.APPROVED for used in (True, False)),
+        ],
+    )
+    def test_voids_what_is_open_or_granted_and_not_used(self, state: State, used: bool, after: State) -> None:
+        assert after_edit(state, used=used) is after

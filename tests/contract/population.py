@@ -1,5 +1,6 @@
 """Two tenants with at least one of everything, made through the API: what isolation is tested with."""
 
+import asyncio
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ async def send(person: Person, rpc: MethodDescriptor, request: Any) -> Any:
     if rpc.server_streaming:
         stream = channel.unary_stream(path, response_deserializer=answer)(data, metadata=person.metadata, timeout=10)
         first = await stream.read()
+        # What is watched goes on for ever, and each tenant watches only so much at once.
+        stream.cancel()
         return GetMessageClass(rpc.output_type)() if first is grpc.aio.EOF else first
     return await channel.unary_unary(path, response_deserializer=answer)(data, metadata=person.metadata, timeout=10)
 
@@ -98,9 +101,18 @@ async def fresh(stack: Stack) -> Population:
         await _learning(tenancy)
     await stack.settle()
     for tenancy in (ours, theirs):
+        await _checkpoints(tenancy)
         logs = await ask(tenancy.admin, "ListAuditLogs", page_size=100)
         tenancy.ids["audit_log"] = [one.id for one in logs.audit_logs][:2]
     return Population(school, ours, theirs)
+
+
+async def _checkpoints(one: Tenancy) -> None:
+    """Two of the tenant's log: they come by themselves, moments after its entries."""
+    async with asyncio.timeout(10):
+        while len((await ask(one.admin, "ListCheckpoints")).checkpoints) < 2:
+            await ask(one.admin, "ListAuditLogs")
+            await asyncio.sleep(0.2)
 
 
 async def _renew(population: Population) -> None:
@@ -137,6 +149,10 @@ async def _people(one: Tenancy) -> None:
         policy |= {"resource": "story", "actions": [action], "effect": "POLICY_EFFECT_DENY"}
         made = one.keep("resource_policy", await ask(one.admin, "CreateResourcePolicy", policy=policy))
         await ask(one.admin, "UpdateResourcePolicy", policy={"id": made.id, "priority": 1})
+    for _ in range(2):
+        # In the past, so that it keeps nothing of what other tests erase.
+        hold = {"reason": one.canary, "start_time": "2001-01-01T00:00:00Z", "end_time": "2001-01-02T00:00:00Z"}
+        one.keep("legal_hold", await ask(one.admin, "CreateLegalHold", legal_hold=hold))
     # Two deleted users on their way out: what they leave are the erasures.
     for n in range(2):
         user = await ask(one.admin, "CreateUser", user={"email": f"gone{n}@{one.canary}.example", "display_name": "x"})

@@ -28,6 +28,7 @@ KINDS = {
     "resource_check": "story",
     "event": "audit_log",
     "aggregate": "story",
+    "after": "audit_log",
     "pinned_vocabulary": "vocabulary",
     "banned_vocabulary": "vocabulary",
 }

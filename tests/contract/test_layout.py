@@ -32,15 +32,18 @@ STANDARD_MODULES = {"__init__", "__main__", "models", "queries", "policies", "ru
 # layer or a drawer: it belongs into one of those that exist.
 NAMED_MODULES = {
     "identity": {
-        *("admission", "catalogue", "grants", "passwords", "revisions"),
+        *("admission", "backoff", "catalogue", "grants", "passwords", "revisions"),
         *("rosters", "seeding", "sheets", "signing", "throttling"),
     },
     "content": {"announcements", "enums", "projections", "segmentation", "versioning", "weaving"},
     "learning": {"projections"},
     "assessment": {"grading"},
-    "audit": set(),
+    "audit": {
+        *("exporting", "merkle", "publishing", "recording", "retention"),
+        *("sealing", "showing", "signing", "tailing", "trees"),
+    },
 }
-RULE_MODULES = {"rules", "grading", "rosters", "segmentation", "sheets", "weaving"}
+RULE_MODULES = {"rules", "backoff", "grading", "merkle", "rosters", "sealing", "segmentation", "sheets", "weaving"}
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 40
 LONGEST_HANDLER = 25

@@ -24,11 +24,12 @@ ADMINISTRATION = {
     *(("role", action) for action in ("create", "read", "update", "delete")),
     *(("user_permission", action) for action in ("create", "read", "list", "delete")),
     *(("invitation", action) for action in ("create", "read", "list", "revoke")),
-    *(("tenant", action) for action in ("create", "read", "list", "update", "suspend", "resume", "purge")),
+    *(("tenant", action) for action in ("create", "read", "list", "update", "suspend", "resume", "purge", "operate")),
     *(("resource_policy", action) for action in ("create", "read", "list", "update", "activate", "delete", "undelete")),
     *(("resource_policy", action) for action in ("test", "explain")),
     ("user", "purge"),
     *(("erasure", action) for action in ("read", "list")),
+    *(("legal_hold", action) for action in ("create", "read", "list", "release")),
 }
 OURS = [pytest.param(one, id=one.name) for one in api.services() if api.owner(one.methods[0]) in SERVICES]
 

@@ -63,6 +63,9 @@ MUTANTS = {
     "a function runs as its owner": """
         CREATE FUNCTION content.peek() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = ''
         AS 'SELECT count(*) FROM content.stories'""",
+    "everybody may run a function as its owner": "GRANT EXECUTE ON FUNCTION audit.make_months(integer) TO PUBLIC",
+    "a function that runs as its owner takes the caller's word for what is where": """
+        ALTER FUNCTION audit.drop_month(date, integer) SET search_path = public""",
     "a function finds whatever the caller put in its way": """
         CREATE FUNCTION content.twice(n int) RETURNS int LANGUAGE sql AS 'SELECT 2 * n'""",
     "an enum that indexes cannot use": "CREATE TYPE content.mood AS ENUM ('good')",

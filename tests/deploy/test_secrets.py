@@ -15,6 +15,8 @@ from deploy.local.errors import RunError
 from deploy.local.secrets import load_secrets, role_passwords
 from deploy.local.settings import SERVICES, Settings
 
+KEYS = ("SECRET_KEY", "KEY_ENCRYPTION_KEY", "AUDIT_KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY")
+
 
 def octets(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -71,7 +73,7 @@ class TestLoadSecrets:
 
     def test_keys_have_32_bytes(self, place: Path) -> None:
         secrets = load_secrets(place / "secrets.env")
-        assert [len(octets(secrets[name])) for name in ("SECRET_KEY", "KEY_ENCRYPTION_KEY")] == [32, 32]
+        assert [len(octets(secrets[name])) for name in KEYS] == [32] * len(KEYS)
 
     def test_a_shell_reads_the_same(self, place: Path) -> None:
         secrets = load_secrets(place / "secrets.env")
@@ -98,6 +100,8 @@ class TestEnvironments:
             assert "s3cret" not in text
             assert [role for role, password in passwords.items() if password in text] == [f"storyloom_{service}"]
             assert (secrets["KEY_ENCRYPTION_KEY"] in text) == (service == "identity")
+            assert (secrets["AUDIT_KEY_ENCRYPTION_KEY"] in text) == (service == "audit")
+            assert (secrets["AUDIT_SIGNING_KEY"] in text) == (service == "audit")
             assert secrets["GATEWAY_SECRET"] in text
             assert sum(json.loads(secrets[f"SERVICE_CREDENTIAL_{one.upper()}"])["d"] in text for one in SERVICES) == 1
         tool = json.dumps(made.tool())

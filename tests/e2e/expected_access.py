@@ -34,7 +34,7 @@ HELD: Mapping[str, Mapping[str, str]] = {
         "role": "list",
     },
     "student": {"vocabulary": "read list"},
-    "auditor": {"audit_log": "read list"},
+    "auditor": {"audit_log": "read list export watch"},
     "nobody": {},
     "super_admin": {"all": "manage"},
     "system_admin": {
@@ -60,6 +60,7 @@ INTERNAL = {
     "DecisionService": {"CheckResources", "ExplainDecision", "PreviewPolicy"},
     "EnrollmentService": {"CheckEnrollment"},
     "EventInboxService": {"DeliverEvents"},
+    "OutboxService": {"GetOutbox", "ReplayEvents"},
     "SubjectService": {"ExportUser", "EraseUser", "PurgeTenant"},
 }
 # Where the permission is not the RPC's own name.
@@ -69,6 +70,11 @@ PERMISSIONS = {
     "EndLearningSession": "learning_session:update",
     "ExplainAccess": "resource_policy:explain",
     "ExportUser": "user:export",
+    "GetCheckpoint": "audit_log:read",
+    "GetConsistencyProof": "audit_log:read",
+    "GetInclusionProof": "audit_log:read",
+    "GetVerifierKey": "audit_log:read",
+    "ListCheckpoints": "audit_log:list",
     "GetCourseProgress": "progress:read",
     "GetStoryVersion": "story:read",
     "HeartbeatLearningSession": "learning_session:update",
@@ -135,7 +141,9 @@ PERSONAL: Mapping[str, frozenset[str]] = {
         *("GetProgress", "GetCourseProgress"),
     )
 } | {"ExplainAccess": OURS}
-STAFF_ONLY = {"CreateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant"}
+OPERATIONS = {"GetOutboxStandings", "ListParkedEvents", "ReplayParkedEvents"}
+PERMISSIONS |= dict.fromkeys(OPERATIONS, "tenant:operate")
+STAFF_ONLY = {"CreateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant", *OPERATIONS}
 # No etag keeps these from being done, and then others find nothing.
 ENDS_ROWS = {"DeleteUserPermission"}
 # To the platform's people, every tenant is one of theirs.

@@ -10,9 +10,12 @@ import asyncpg
 import grpc
 import pytest
 
+from kit.holdings import ERASED
 from kit.settings import SERVICES
-from kit.subjects import ERASED
+from services.audit.sealing import ERASED as ERASED_VALUE
 from services.identity import erasures
+from storyloom.audit.v1.audit_logs_pb2 import ExportAuditLogsRequest
+from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
 from storyloom.identity.v1 import erasures_pb2
 from storyloom.identity.v1.erasures_pb2 import ErasureState
 from storyloom.identity.v1.erasures_pb2_grpc import ErasureServiceStub
@@ -20,11 +23,12 @@ from storyloom.learning.v1 import enrollments_pb2
 from storyloom.learning.v1.enrollments_pb2_grpc import EnrollmentServiceStub
 from tests.contract.population import LANGUAGES, ask
 from tests.running import Running
-from tests.stack import PASSWORD, Person, School, Stack, found_school, refused
+from tests.stack import PASSWORD, Person, School, Stack, found_school, from_address, refused
 
 # Where the id of an erased user may still stand, and of a purged tenant: as proof, or for minutes.
 TRACES = {
-    "audit.audit_logs": "append-only",
+    "audit.audit_logs": "append-only; what is personal in it is sealed",
+    "audit.subject_keys": "that the key is destroyed",
     "identity.erasures": "the proof of the erasure",
     "identity.access_revisions": "forgotten after fifteen minutes",
     "identity.erasure_receipts": "numbers of rows",
@@ -32,6 +36,11 @@ TRACES = {
     "learning.erasure_receipts": "numbers of rows",
     "assessment.erasure_receipts": "numbers of rows",
     "audit.erasure_receipts": "numbers of rows",
+}
+# What the log of a tenant is proven with outlives the tenant, as the log does.
+PROOFS = {
+    f"audit.{name}"
+    for name in ("audit_logs", "subject_keys", "tree_leaves", "tree_nodes", "trees", "checkpoints")
 }
 TABLES = """
 SELECT c.oid::regclass::text AS name FROM pg_class c
@@ -48,6 +57,7 @@ class Traced:
     school: School
     gone: Person
     canary: str
+    address: str
     approval: str
     story: str
 
@@ -68,11 +78,13 @@ async def leave_traces(stack: Stack) -> Traced:
     made = await ask(school.admin, "CreateUser", user={**user, "attributes": {"nick": canary}}, password=PASSWORD)
     grant = {"user_id": made.id, "permission": {"resource": "role", "action": "read"}, "reason": canary}
     await ask(school.admin, "CreateUserPermission", user_permission=grant)
+    address = f"2001:db8::{mark[:4]}:{mark[4:]}"
     gone = await stack.sign_in(f"trail{mark}", made.email)
+    gone.extra = from_address(address)
     story, approval = await _teach(school, gone, canary)
     await _learn(school, gone, canary)
     await stack.settle()
-    return Traced(school, gone, canary, approval, story)
+    return Traced(school, gone, canary, address, approval, story)
 
 
 async def _teach(school: School, gone: Person, canary: str) -> tuple[str, str]:
@@ -146,7 +158,7 @@ async def sizes(database: asyncpg.Connection, tenant_id: str) -> dict[str, int]:
         scoped = await database.fetchval(
             "SELECT 1 FROM pg_attribute WHERE attrelid = $1::text::regclass AND attname = 'tenant_id'", name
         )
-        if scoped and name not in {"identity.access_revisions", "audit.audit_logs"} and "outbox" not in name:
+        if scoped and name not in {"identity.access_revisions", "audit.tree_queue", *PROOFS} and "outbox" not in name:
             found[name] = await database.fetchval(
                 f"SELECT count(*) FROM {name} WHERE tenant_id = $1", UUID(tenant_id)
             )
@@ -162,6 +174,16 @@ async def done(person: Person, erasure_id: str, timeout: float = 30.0) -> erasur
             if found.state == ErasureState.ERASURE_STATE_DONE:
                 return found
             await asyncio.sleep(0.1)
+
+
+async def logged(person: Person, database: asyncpg.Connection) -> str:
+    """The whole log of the tenant as its auditors export it."""
+    # An export has what is in the tree.
+    async with asyncio.timeout(10):
+        while await database.fetchval("SELECT count(*) FROM audit.tree_queue"):
+            await asyncio.sleep(0.05)
+    stub = person.stub(AuditLogServiceStub, "audit")
+    return "".join([one.body.data.decode() async for one in stub.ExportAuditLogs(ExportAuditLogsRequest())])
 
 
 async def exported(person: Person, user_id: str) -> list[erasures_pb2.ExportUserResponse]:
@@ -188,16 +210,29 @@ class TestUser:
         assert {one.service for one in records} == set(SERVICES)
         holding = {one.service for one in records if traced.canary in str(one.values)}
         assert holding == {"identity", "assessment", "audit"}
+        assert traced.address in "".join(str(one.values) for one in records)
         before = await tables_with(database, traced.canary)
         assert {"identity.users", "assessment.responses", "audit.approvals"} <= before.keys()
+        assert "audit.audit_logs" not in before
+        told = await logged(admin, database)
+        canary = traced.canary
+        for text in (f"{canary}@x.example", f"Cô {canary}", f'"comment":"{canary}"', f'["{canary}"]', traced.address):
+            assert text in told, text
+        assert ERASED_VALUE not in told
         await ask(admin, "DeleteUser", id=user_id)
         asked = await ask(admin, "PurgeUser", user_id=user_id)
         erasure = await done(admin, asked.id)
         await stack.settle()
-        assert await tables_with(database, traced.canary) == {}
+        for text in (traced.canary, traced.address):
+            assert await tables_with(database, text) == {}
         assert (await tables_with(database, user_id)).keys() <= TRACES.keys()
+        told = await logged(admin, database)
+        assert traced.canary not in told
+        assert traced.address not in told
+        assert told.count(ERASED_VALUE) > 12
         receipts = said(erasure)
         assert receipts.keys() == set(SERVICES)
+        assert receipts["audit"]["subject_keys"] == {"destroyed": 1}
         assert receipts["identity"]["users"] == {"deleted": 1}
         assert receipts["assessment"]["responses"] == {"deleted": 1}
         assert receipts["content"]["stories"] == {"anonymized": 1}
@@ -292,14 +327,18 @@ class TestTenant:
         erasure = await done(school.root, asked.id)
         await stack.settle()
         assert {name: rows for name, rows in (await sizes(database, tenant_id)).items() if rows} == {}
-        assert await tables_with(database, traced.canary) == {}
-        assert (await tables_with(database, tenant_id)).keys() <= TRACES.keys()
+        for text in (traced.canary, traced.address):
+            assert await tables_with(database, text) == {}
+        assert (await tables_with(database, tenant_id)).keys() <= TRACES.keys() | PROOFS
+        unwrapped = "SELECT count(*) FROM audit.subject_keys WHERE tenant_id = $1 AND wrapped_key IS NOT NULL"
+        assert await database.fetchval(unwrapped, UUID(tenant_id)) == 0
         assert await sizes(database, neighbour) == before
         receipts = said(erasure)
         assert receipts.keys() == set(SERVICES)
         assert receipts["content"]["story_versions"] == {"deleted": 2}
         assert receipts["identity"]["tenants"] == {"deleted": 1}
         assert receipts["audit"]["audit_logs"]["kept"] > 20
+        assert receipts["audit"]["subject_keys"]["destroyed"] > 5
         async with refused("RESOURCE_NOT_FOUND"):
             await ask(school.root, "GetTenant", id=tenant_id)
         # The slug is free.

@@ -20,8 +20,9 @@ from tests.stack import Stack
 
 GETS: list[MethodDescriptor] = [param.values[0] for param in READS]
 ALL: list[MethodDescriptor] = [param.values[0] for param in LISTS]
-# Tenants are found in a list of the platform's, which is no tenant's; of the log, everybody sees the newest.
-ELSEWHERE = {"GetTenant", "ListTenants", "ListAuditLogs"}
+# Found in lists of the platform's, which are no tenant's, all but the log: of that and its checkpoints, everybody
+# sees the newest.
+ELSEWHERE = {"GetTenant", "ListTenants", "ListAuditLogs", "ListCheckpoints", "ListParkedEvents"}
 # Tables and aliases that are always read together with another one, whose tenant the statement says too.
 BESIDES = {
     "approval_decisions": "approvals",
@@ -35,6 +36,9 @@ BESIDES = {
     "resource_policy_versions": "resource_policies",
     "responses": "attempts",
     "role_permissions": "roles",
+    "sessions": "who has a token of them",
+    "sign_in_failures": "the platform's own counts",
+    "signing_keys": "the platform's own keys",
     "stories": "story_versions",
     "tenant_listings": "the platform's own list",
     "user_roles": "users",

@@ -145,6 +145,8 @@ async def rows_of(boss: Person, person: Person, mark: str) -> dict[str, list[str
     opened = {"lesson_id": one.ids["lesson"][0]}
     one.keep("learning_session", await ask(person, "CreateLearningSession", learning_session=opened))
     one.keep("attempt", await ask(person, "CreateAttempt", quiz_id=one.ids["quiz"][0]))
+    hold = {"reason": mark, "end_time": "2001-01-01T00:00:00Z"}
+    one.keep("legal_hold", await ask(person, "CreateLegalHold", legal_hold=hold))
     logs = await ask(person, "ListAuditLogs", page_size=1)
     one.ids["audit_log"] = [entry.id for entry in logs.audit_logs]
     return one.ids

@@ -19,6 +19,8 @@ from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
 from tests.stack import PASSWORD, refused
 
+AUDITORS = ["audit_log:export", "audit_log:list", "audit_log:read", "audit_log:watch"]
+
 
 def as_service(stack, name):
     """A stub whose calls carry the credential of a service."""
@@ -49,7 +51,7 @@ class TestListMyPermissions:
         response = await access.ListMyPermissions(access_pb2.ListMyPermissionsRequest())
         assert list(response.roles) == ["auditor"]
         pairs = [(one.resource, one.action) for one in response.permissions]
-        assert pairs == [("audit_log", "list"), ("audit_log", "read")]
+        assert pairs == [("audit_log", action) for action in ("export", "list", "read", "watch")]
 
 
 class TestGetAccessSnapshot:
@@ -60,7 +62,7 @@ class TestGetAccessSnapshot:
         await shared.users.UpdateUser(users_pb2.UpdateUserRequest(user=changed))
         snapshot = await snapshot_of(content, person)
         assert (list(snapshot.roles), snapshot.level, snapshot.attributes["class"]) == (["auditor"], "B2", "7a")
-        assert sorted(snapshot.permissions) == ["audit_log:list", "audit_log:read"]
+        assert sorted(snapshot.permissions) == AUDITORS
         assert (snapshot.active, snapshot.tenant_suspended, list(snapshot.revoked_session_ids)) == (True, False, [])
 
     async def test_permissions_of_several_roles_and_direct_ones_are_told_once(self, shared, content, cluster):
@@ -73,7 +75,7 @@ class TestGetAccessSnapshot:
             )  # fmt: skip
         await database.close()
         snapshot = await snapshot_of(content, person)
-        assert sorted(snapshot.permissions) == ["approval:approve", "audit_log:list", "audit_log:read"]
+        assert sorted(snapshot.permissions) == ["approval:approve", *AUDITORS]
 
     async def test_tells_which_sessions_ended(self, shared, content):
         person = await shared.person("student")

@@ -9,8 +9,8 @@ import asyncpg
 import grpc
 import pytest
 
+from kit.holdings import ERASED
 from kit.ids import SYSTEM_TENANT
-from kit.subjects import ERASED
 from services.identity import erasures
 from storyloom.audit.v1.audit_logs_pb2 import ListAuditLogsRequest
 from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub

@@ -135,6 +135,7 @@ class TestCreateResourcePolicy:
             ("deny dragon:read", "policy.resource"),
             ("deny resource_policy", "policy.resource"),
             ("deny story_version:approve", "policy.resource"),
+            ("deny lesson:approve", "policy.actions[0]"),
             ("deny story:read,fly", "policy.actions[1]"),
             ("deny role:publish", "policy.actions[0]"),
             ("deny all:fly", "policy.actions[0]"),
@@ -380,10 +381,7 @@ class TestAudit:
         created = by_action["create"][1]
         assert (created["effect"], created["state"], created["conditions"]) == ("deny", "draft", PUBLISHED)
         assert by_action["activate"] == ({"state": "draft"}, {"state": "active"})
-        assert by_action["update"] == (
-            {"conditions": PUBLISHED, "version": 1},
-            {"conditions": ALWAYS, "version": 2},
-        )
+        assert by_action["update"] == ({"conditions": PUBLISHED, "version": 1}, {"conditions": ALWAYS, "version": 2})
         assert by_action["restore_version"][1] == {"conditions": PUBLISHED, "version": 3}
 
     async def test_has_none_of_what_was_refused(self, shared):

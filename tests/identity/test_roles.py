@@ -167,14 +167,15 @@ class TestUpdateRole:
         await school.settle()
         database = await asyncpg.connect(cluster.superuser_url)
         rows = await database.fetch(
-            "SELECT action, old_values, new_values FROM audit.audit_logs WHERE entity_id = $1 ORDER BY id",
+            "SELECT action, convert_from(leaf, 'UTF8') AS leaf FROM audit.audit_logs WHERE entity_id = $1 ORDER BY id",
             UUID(role.id),
         )
         await database.close()
         assert [row["action"] for row in rows] == ["create", "update"]
-        assert json.loads(rows[0]["new_values"])["permissions"] == ["story:read"]
-        assert json.loads(rows[1]["old_values"]) == {"permissions": ["story:read"]}
-        assert json.loads(rows[1]["new_values"]) == {"permissions": ["story:list"]}
+        created, updated = (json.loads(row["leaf"]) for row in rows)
+        assert created["new_values"]["permissions"] == ["story:read"]
+        assert updated["old_values"] == {"permissions": ["story:read"]}
+        assert updated["new_values"] == {"permissions": ["story:list"]}
 
 
 class TestDeleteRole:

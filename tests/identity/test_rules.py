@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kit.access import Snapshot
 from kit.errors import FailedPrecondition, PermissionDenied, Unauthenticated
 from kit.ids import SYSTEM_TENANT
-from services.identity import rules
+from services.identity import backoff, rules
 from services.identity.rules import Refresh, RefreshSecret, Rotation
 from storyloom.identity.v1.tenants_pb2 import TenantSettings
 
@@ -75,25 +75,25 @@ class TestRefreshSecret:
 class TestBackoff:
     def test_the_first_failures_cost_nothing(self):
         failures, last = 0, NOON
-        for _ in range(rules.ACCOUNT_AT_ADDRESS.free - 1):
-            failures, until = rules.ACCOUNT_AT_ADDRESS.after_failure(failures, last, NOON)
+        for _ in range(backoff.ACCOUNT_AT_ADDRESS.free - 1):
+            failures, until = backoff.ACCOUNT_AT_ADDRESS.after_failure(failures, last, NOON)
             assert until == NOON
-        failures, until = rules.ACCOUNT_AT_ADDRESS.after_failure(failures, last, NOON)
+        failures, until = backoff.ACCOUNT_AT_ADDRESS.after_failure(failures, last, NOON)
         assert until == NOON + SECOND
 
     @given(st.integers(0, 10_000))
     def test_delays_never_shrink_and_are_bounded(self, failures):
-        backoff = rules.ACCOUNT_AT_ADDRESS
-        _, this = backoff.after_failure(failures, NOON, NOON)
-        _, following = backoff.after_failure(failures + 1, NOON, NOON)
-        assert this <= following <= NOON + backoff.longest
+        one = backoff.ACCOUNT_AT_ADDRESS
+        _, this = one.after_failure(failures, NOON, NOON)
+        _, following = one.after_failure(failures + 1, NOON, NOON)
+        assert this <= following <= NOON + one.longest
 
     def test_a_quiet_hour_is_forgiven(self):
-        assert rules.ACCOUNT_AT_ADDRESS.after_failure(500, NOON, NOON + timedelta(hours=1, seconds=1))[0] == 1
+        assert backoff.ACCOUNT_AT_ADDRESS.after_failure(500, NOON, NOON + timedelta(hours=1, seconds=1))[0] == 1
 
     def test_nobody_waits_longer_than_half_a_minute(self):
-        for backoff in (rules.ACCOUNT_AT_ADDRESS, rules.ADDRESS):
-            assert backoff.after_failure(10_000, NOON, NOON)[1] == NOON + 30 * SECOND
+        for one in (backoff.ACCOUNT_AT_ADDRESS, backoff.ADDRESS):
+            assert one.after_failure(10_000, NOON, NOON)[1] == NOON + 30 * SECOND
 
     @pytest.mark.parametrize(
         ("account", "address", "until"),
@@ -109,10 +109,10 @@ class TestBackoff:
     def test_the_delay_of_an_address_counts_from_the_accounts_own_failure(self, account, address, until):
         rows = [one and SimpleNamespace(last_failed_at=one[0], blocked_until=one[0] + one[1] * SECOND)
                 for one in (account, address)]  # fmt: skip
-        assert rules.refused_until(*rows) == (None if until is None else NOON + until * SECOND)
+        assert backoff.refused_until(*rows) == (None if until is None else NOON + until * SECOND)
 
     def test_a_school_behind_one_address_is_not_slowed(self):
-        assert rules.ADDRESS.after_failure(60, NOON, NOON) == (61, NOON)
+        assert backoff.ADDRESS.after_failure(60, NOON, NOON) == (61, NOON)
 
 
 class TestRotation:

@@ -135,7 +135,8 @@ class TestListTenants:
     async def test_staff_sees_all_newest_first(self, school, own):
         slugs = await self.slugs(school.root, page_size=100)
         assert slugs[0] == own.slug
-        assert {"platform", school.slug, "bamboo"} <= set(slugs)
+        for slug in ("platform", school.slug, "bamboo"):
+            assert slug in await self.slugs(school.root, query=slug)
 
     async def test_filters_by_beginning_and_status(self, school, own):
         assert await self.slugs(school.root, query=own.slug.upper()) == [own.slug]

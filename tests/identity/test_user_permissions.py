@@ -146,11 +146,13 @@ class TestCreateUserPermission:
         await take(shared.admin, given)
         await school.settle()
         rows = await database.fetch(
-            "SELECT action, old_values, new_values FROM audit.audit_logs WHERE entity_id = $1 ORDER BY id",
+            "SELECT action, convert_from(leaf, 'UTF8') AS leaf FROM audit.audit_logs WHERE entity_id = $1 ORDER BY id",
             UUID(user.id),
         )
         assert [row["action"] for row in rows] == ["create", "set_roles", "grant_permission", "revoke_permission"]
-        new, old = json.loads(rows[2]["new_values"]), json.loads(rows[3]["old_values"])
+        new, old = json.loads(rows[2]["leaf"])["new_values"], json.loads(rows[3]["leaf"])["old_values"]
+        # The reason may tell of the user's life.
+        assert new.pop("reason")["sealed"]["subject"] == old.pop("reason")["sealed"]["subject"] == user.id
         assert new == old
         assert (new["permission"], "private" in str(rows)) == ("story:read", False)
 

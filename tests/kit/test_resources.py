@@ -1,11 +1,13 @@
 """Pages, masks, etags and audit entries, as handlers use them."""
 
 import json
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from kit import audit
 from storyloom.event.v1.changes_pb2 import ChangeRecorded
 from tests.kit.toy import Toy
 from tests.stack import refused
@@ -13,9 +15,10 @@ from tests.stack import refused
 EVERYTHING = ("all", "manage")
 
 
-async def changes_of(toy: Toy, note_id: str) -> list[ChangeRecorded]:
-    """The audit entries of a note, oldest first."""
-    rows = await toy.rows("SELECT payload FROM toy.outbox WHERE aggregate_id = $1::text::uuid ORDER BY seq", note_id)
+async def changes_of(toy: Toy, entity_id: str | UUID) -> list[ChangeRecorded]:
+    """The audit entries of a note or another thing, oldest first."""
+    query = "SELECT payload FROM toy.outbox WHERE aggregate_id = $1::text::uuid ORDER BY seq"
+    rows = await toy.rows(query, str(entity_id))
     return [ChangeRecorded.FromString(row["payload"]) for row in rows]
 
 
@@ -106,13 +109,37 @@ class TestAudit:
         assert (updated.user_id, updated.request_id) == (str(user), "request-7")
         assert updated.rpc == "/toy.v1.NoteService/UpdateNote"
 
-    async def test_never_tells_sensitive_values(self, toy: Toy) -> None:
+    async def test_says_which_values_are_sensitive_and_whose_they_are(self, toy: Toy) -> None:
+        author, editor = uuid4(), uuid4()
+        note = await toy.stub(toy.grant(author, EVERYTHING)).CreateNote(toy.pb.Note(text="t", secret="old"))
+        changed = toy.pb.Note(id=note.id, secret="new")
+        await toy.stub(toy.grant(editor, EVERYTHING)).UpdateNote(toy.pb.UpdateNoteRequest(note=changed))
+        created, updated = await changes_of(toy, note.id)
+        assert json.loads(updated.old_values) == {"secret": "old"}
+        assert json.loads(updated.new_values) == {"secret": "new"}
+        assert [*created.sensitive_fields] == [*updated.sensitive_fields] == ["secret"]
+        assert created.subject_id == updated.subject_id == str(author)
+        assert updated.user_id == str(editor)
+
+    async def test_says_of_nobody_that_it_is_theirs_when_nothing_is_sensitive(self, toy: Toy) -> None:
         stub = toy.stub(toy.grant(uuid4(), EVERYTHING))
-        note = await stub.CreateNote(toy.pb.Note(text="t", secret="canary-1"))
-        await stub.UpdateNote(toy.pb.UpdateNoteRequest(note=toy.pb.Note(id=note.id, secret="canary-2")))
-        entries = await changes_of(toy, note.id)
-        assert json.loads(entries[1].new_values) == {"secret": "[redacted]"}
-        assert not any(b"canary" in entry.SerializeToString() for entry in entries)
+        note = await stub.CreateNote(toy.pb.Note(text="old"))
+        await stub.UpdateNote(toy.pb.UpdateNoteRequest(note=toy.pb.Note(id=note.id, text="new")))
+        updated = (await changes_of(toy, note.id))[1]
+        assert (updated.subject_id, [*updated.sensitive_fields]) == ("", [])
+
+    async def test_values_given_by_hand_are_of_whom_the_entry_is_about_or_else_nobodys(self, toy: Toy) -> None:
+        user, other, thing = uuid4(), uuid4(), uuid4()
+        values: dict[str, Any] = {"new": {"secret": "s", "text": "t"}, "sensitive": {"secret", "absent"}}
+        async with toy.db.write(toy.tenant) as session:
+            audit.write(session, "update", "user", user, **values)
+            audit.write(session, "update", "note", thing, **values)
+            audit.write(session, "update", "note", thing, subject_id=other, **values)
+        (about_user,) = await changes_of(toy, user)
+        about_nobody, about_other = await changes_of(toy, thing)
+        subjects = [one.subject_id for one in (about_user, about_nobody, about_other)]
+        assert subjects == [str(user), str(toy.tenant), str(other)]
+        assert [*about_user.sensitive_fields] == ["secret"]
 
     async def test_records_nothing_of_a_call_that_failed(self, toy: Toy) -> None:
         stub = toy.stub(toy.grant(uuid4(), EVERYTHING))

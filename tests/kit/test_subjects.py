@@ -9,8 +9,9 @@ import grpc
 import pytest
 
 from kit import subjects
+from kit.holdings import ERASED, GOES, NOBODY, Held, Holdings, destroyed, kept, loses_name
 from kit.ids import SYSTEM_TENANT
-from kit.subjects import ERASED, GOES, NOBODY, Held, Holdings, SubjectService, kept, loses_name
+from kit.subjects import SubjectService
 from storyloom.event.v1.changes_pb2 import ChangeRecorded
 from storyloom.subject.v1.subjects_pb2 import EraseUserRequest, ExportUserRequest, PurgeTenantRequest, Receipt
 from tests.kit.toy import Toy
@@ -28,6 +29,13 @@ def gone(toy: Toy) -> Holdings:
 def nameless(toy: Toy) -> Holdings:
     """Notes are the school's."""
     fate = loses_name("the school's", author_id=NOBODY, text="''")
+    return Holdings(metadata=toy.note.metadata, held=(Held(toy.note, "author_id", fate),))
+
+
+@pytest.fixture
+def hollow(toy: Toy) -> Holdings:
+    """Notes stay for ever, without their secret."""
+    fate = destroyed("notes are numbered", pending="secret <> ''", secret="''")
     return Holdings(metadata=toy.note.metadata, held=(Held(toy.note, "author_id", fate),))
 
 
@@ -100,8 +108,23 @@ class TestExportUser:
         assert len(await self.export(toy, Holdings(metadata=toy.note.metadata, held=twice), tenant, user)) == 1
 
     def test_says_large_numbers_exactly(self) -> None:
-        values = subjects._struct('{"large": 9007199254740993, "small": 7, "share": 0.5, "none": null}')
-        assert dict(values) == {"large": "9007199254740993", "small": 7, "share": 0.5, "none": None}
+        values = subjects._values('{"large": 9007199254740993, "small": 7, "share": 0.5, "none": null}')
+        assert values == {"large": "9007199254740993", "small": 7, "share": 0.5, "none": None}
+
+
+    async def test_tells_rows_of_some_tables_otherwise_than_they_are(
+        self, toy: Toy, gone: Holdings, tenant: UUID
+    ) -> None:
+        user = uuid4()
+        await write_notes(toy, tenant, user, FEW, text="NOTE")
+
+        async def shown(session: Any, user_id: UUID, rows: Any) -> Any:
+            assert (session.tenant_id, user_id) == (tenant, user)
+            return [{"text": row["text"].lower()} for row in rows]
+
+        request = ExportUserRequest(tenant_id=str(tenant), user_id=str(user))
+        service = SubjectService(toy.db, gone, {"notes": shown})
+        assert [dict(one.values) async for one in service.ExportUser(request, None)] == [{"text": "note"}] * FEW
 
 
 class TestEraseUser:
@@ -123,6 +146,17 @@ class TestEraseUser:
         rows = await toy.rows("SELECT * FROM toy.notes WHERE tenant_id = $1 AND author_id <> $2", tenant, other)
         assert {(row["author_id"], row["text"], row["revision"]) for row in rows} == {(ERASED, "", 2)}
         assert await count(toy, tenant, other) == FEW
+
+    async def test_destroys_what_rows_hold_and_counts_them_once(
+        self, toy: Toy, hollow: Holdings, tenant: UUID
+    ) -> None:
+        user, other, erasure = uuid4(), uuid4(), uuid4()
+        await write_notes(toy, tenant, user, MANY)
+        await write_notes(toy, tenant, other, FEW)
+        for _ in range(2):
+            assert counts(await erase(toy, hollow, tenant, user, erasure)) == {("notes", "destroyed", MANY)}
+        rows = await toy.rows("SELECT author_id, secret FROM toy.notes WHERE tenant_id = $1", tenant)
+        assert {(row["author_id"], row["secret"]) for row in rows} == {(user, ""), (other, "hush")}
 
     async def test_counts_what_it_must_keep(self, toy: Toy, tenant: UUID) -> None:
         user, erasure = uuid4(), uuid4()
@@ -218,6 +252,16 @@ class TestEraseUser:
 
 
 class TestPurgeTenant:
+    async def test_destroys_what_rows_hold_that_outlive_the_tenant(
+        self, toy: Toy, hollow: Holdings, tenant: UUID
+    ) -> None:
+        user, elsewhere = uuid4(), uuid4()
+        await write_notes(toy, tenant, user, MANY)
+        await write_notes(toy, elsewhere, user, FEW)
+        assert counts(await purge(toy, hollow, tenant)) == {("notes", "destroyed", MANY)}
+        rows = await toy.rows("SELECT tenant_id, secret FROM toy.notes WHERE author_id = $1", user)
+        assert {(row["tenant_id"], row["secret"]) for row in rows} == {(tenant, ""), (elsewhere, "hush")}
+
     async def test_leaves_nothing_of_the_tenant_and_everything_of_others(
         self, toy: Toy, gone: Holdings, tenant: UUID
     ) -> None:

@@ -231,6 +231,11 @@ class TestMetrics:
         assert counts[("GetNote", "NOT_FOUND")] == 1
         assert counts[("ListNotes", "OK")] == 3
 
+    def test_tell_how_the_deliveries_stand(self, day: Day) -> None:
+        gauges = {one.name: one.gauge.data_points for one in day.collector.metrics if one.HasField("gauge")}
+        for name in ("storyloom.outbox.waiting", "storyloom.outbox.parked", "storyloom.outbox.lag"):
+            assert {attributes(point)["consumer"] for point in gauges[name]} == {"audit"}
+
 
 class TestLogs:
     @pytest.mark.parametrize("name", ["broken", "broken-unsampled"])

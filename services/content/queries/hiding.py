@@ -14,7 +14,7 @@ from kit import audit
 from kit.audit import Action
 from kit.db import WriteSession
 from kit.models import now
-from services.content.announcements import announce_lessons, announce_superseded
+from services.content.announcements import announce_lessons, supersede_lessons, supersede_stories
 from services.content.models import Lesson, Story, Unit
 
 
@@ -40,6 +40,8 @@ async def _mark_lessons(
     marked = await _mark(session, Lesson, owner, old, new)
     within = select(Lesson.id).where(Lesson.tenant_id == session.tenant_id, owner)
     await _mark_stories(session, Story.lesson_id.in_(within), old, new)
+    if new is not None:
+        await supersede_lessons(session, marked)
     await announce_lessons(session, marked)
 
 
@@ -48,7 +50,7 @@ async def _mark_stories(
 ) -> None:
     marked = await _mark(session, Story, owner, old, new)
     if new is not None:
-        await announce_superseded(session, marked)
+        await supersede_stories(session, marked)
 
 
 async def _mark(

@@ -4,15 +4,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
 from kit.errors import NotFound
+from kit.models import now
 from kit.pagination import Page
-from services.content.models import Course, Lesson, LessonPrerequisite, Unit
+from services.content.models import Course, Lesson, LessonAuthor, LessonPrerequisite, Unit
 from services.content.queries.courses import find_course_of
 from services.content.rules import missing
 from storyloom.content.v1.lessons_pb2 import ListLessonsRequest
@@ -35,6 +37,11 @@ PREREQUISITES = ALL_PREREQUISITES.join(
         Needed.deleted_at.is_(None),
     ),
 )
+CONTRIBUTORS = (
+    select(func.array_agg(aggregate_order_by(LessonAuthor.user_id, LessonAuthor.updated_at.desc())))
+    .where(LessonAuthor.tenant_id == Lesson.tenant_id, LessonAuthor.lesson_id == Lesson.id)
+    .correlate(Lesson)
+)
 COLUMNS: tuple[Any, ...] = (
     Lesson.id,
     Lesson.unit_id,
@@ -43,6 +50,8 @@ COLUMNS: tuple[Any, ...] = (
     Lesson.description,
     Lesson.position,
     Lesson.status,
+    Lesson.approval_id,
+    Lesson.approved_hash,
     PREREQUISITES.scalar_subquery().label("prerequisite_ids"),
     Lesson.revision,
     Lesson.created_at,
@@ -52,8 +61,9 @@ COLUMNS: tuple[Any, ...] = (
 
 
 async def get_lesson(session: ReadSession, lesson_id: UUID, *, deleted: bool = False) -> Any:
-    """The lesson's columns."""
-    statement = select(*COLUMNS).where(Lesson.tenant_id == session.tenant_id, Lesson.id == lesson_id)
+    """The lesson's columns, and who wrote it."""
+    contributors = CONTRIBUTORS.scalar_subquery().label("contributor_ids")
+    statement = select(*COLUMNS, contributors).where(Lesson.tenant_id == session.tenant_id, Lesson.id == lesson_id)
     row = (await session.execute(statement if deleted else statement.where(Lesson.deleted_at.is_(None)))).first()
     if row is None:
         raise NotFound("lesson")
@@ -151,3 +161,28 @@ async def replace_prerequisites(session: WriteSession, lesson: Lesson, prerequis
         keys = {"tenant_id": session.tenant_id, "course_id": lesson.course_id, "lesson_id": lesson.id}
         rows = [keys | {"prerequisite_id": one} for one in prerequisites]
         await session.execute(insert(LessonPrerequisite).values(rows))
+
+
+async def insert_author(session: WriteSession, lesson_id: UUID, user_id: UUID) -> None:
+    """Notes that the user wrote the lesson as it is now."""
+    statement = postgresql.insert(LessonAuthor).values(
+        tenant_id=session.tenant_id, lesson_id=lesson_id, user_id=user_id, updated_at=now()
+    )
+    keys = ["tenant_id", "lesson_id", "user_id"]
+    await session.execute(statement.on_conflict_do_update(index_elements=keys, set_={"updated_at": now()}))
+
+
+async def unbind_unused_approvals(session: WriteSession, lesson_ids: Collection[UUID]) -> None:
+    """Takes back the approvals of those lessons that are not published."""
+    statement = (
+        update(Lesson)
+        .where(
+            Lesson.tenant_id == session.tenant_id,
+            Lesson.id.in_(lesson_ids),
+            Lesson.approval_id.is_not(None),
+            Lesson.status != "published",
+        )
+        .values(approval_id=None, approved_hash=None, revision=Lesson.revision + 1)
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(statement)

@@ -1,10 +1,10 @@
 """Statements on the versions of stories, their chunks and cloze configs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Text, Uuid, and_, bindparam, column, func, insert, select
+from sqlalchemy import ARRAY, Integer, Text, Uuid, and_, bindparam, column, func, insert, select, update
 
 from kit.db import ReadSession, WriteSession
 from kit.errors import NotFound
@@ -40,6 +40,16 @@ async def get_story_version(session: ReadSession, version_id: UUID) -> Any:
     return row
 
 
+async def list_authors(session: ReadSession, version: Any) -> Sequence[UUID]:
+    """Who made this version of its story or an earlier one."""
+    statement = select(StoryVersion.author_id).where(
+        StoryVersion.tenant_id == session.tenant_id,
+        StoryVersion.story_id == version.story_id,
+        StoryVersion.number <= version.number,
+    )
+    return (await session.execute(statement.distinct())).scalars().all()
+
+
 async def list_story_versions(session: ReadSession, story_id: UUID, only: UUID | None, page: Page) -> Sequence[Any]:
     """One row more than the page holds, highest number first; `only` narrows them to one version."""
     statement = select(*COLUMNS).where(StoryVersion.tenant_id == session.tenant_id, StoryVersion.story_id == story_id)
@@ -60,6 +70,7 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
         StoryVersion.seed,
         StoryVersion.paragraphs,
         StoryVersion.content_hash,
+        StoryVersion.approval_id,
         StoryVersion.approved_hash,
         StoryVersion.pinned_vocabulary_ids,
         StoryVersion.banned_vocabulary_ids,
@@ -72,6 +83,44 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
     if row is None:
         raise NotFound("story_version")
     return row
+
+
+async def lock_to_approve(session: WriteSession, version_id: UUID) -> Any:
+    """The version's hash and what became of its story, or None. The story is locked: nobody edits it meanwhile."""
+    statement = (
+        select(
+            StoryVersion.id,
+            StoryVersion.content_hash,
+            Story.current_version_id,
+            Story.published_version_id,
+            Story.deleted_at,
+        )
+        .join(Story, and_(Story.tenant_id == StoryVersion.tenant_id, Story.id == StoryVersion.story_id))
+        .where(StoryVersion.tenant_id == session.tenant_id, StoryVersion.id == version_id)
+        .with_for_update(of=Story)
+    )
+    return (await session.execute(statement)).first()
+
+
+async def bind_approval(session: WriteSession, version_id: UUID, approval_id: UUID, content_hash: str) -> None:
+    """Makes the version one whose content is approved."""
+    await _write_approval(session, [version_id], approval_id=approval_id, approved_hash=content_hash)
+
+
+async def unbind_approvals(session: WriteSession, version_ids: Collection[UUID]) -> None:
+    """Takes back the approvals of versions."""
+    if version_ids:
+        await _write_approval(session, version_ids, approval_id=None, approved_hash=None)
+
+
+async def _write_approval(session: WriteSession, version_ids: Collection[UUID], **values: Any) -> None:
+    statement = (
+        update(StoryVersion)
+        .where(StoryVersion.tenant_id == session.tenant_id, StoryVersion.id.in_(version_ids))
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(statement)
 
 
 async def list_shares(session: ReadSession, version_id: UUID) -> list[Share]:

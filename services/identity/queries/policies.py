@@ -75,6 +75,18 @@ async def get_policy_row(session: ReadSession, policy_id: UUID) -> Row[Any]:
     return existing((await session.execute(statement)).one_or_none(), "resource_policy")
 
 
+async def list_authors(session: ReadSession, policy_id: UUID) -> Sequence[UUID]:
+    """Who wrote the versions of the policy, whoever wrote last first."""
+    versions = ResourcePolicyVersion
+    statement = (
+        select(versions.author_id)
+        .where(versions.tenant_id == session.tenant_id, versions.policy_id == policy_id)
+        .group_by(versions.author_id)
+        .order_by(func.max(versions.version).desc())
+    )
+    return (await session.execute(statement)).scalars().all()
+
+
 async def list_policies(
     session: ReadSession, page: Page, *, resource: str, state: str, deleted: bool
 ) -> Sequence[Row[Any]]:

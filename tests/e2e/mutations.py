@@ -1,0 +1,287 @@
+"""A life of everything: calls, in an order in which each succeeds, that together are every RPC that changes something.
+
+Texts in braces stand for ids and other values of earlier answers: `{course}` is the id of the last course.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Entry = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call. `action` and `about` are what its one entry must say, `entity` the id in it (by default the answer's),
+    `where` the tenant that it is in, and `user` whose it is when that is not the caller; `more` are the entries besides
+    that one. `keep` are values of the answer, by their path."""
+
+    rpc: str
+    by: str
+    request: Mapping[str, Any]
+    action: str
+    about: str
+    entity: str = ""
+    keep: Mapping[str, str] = field(default_factory=dict)
+    more: tuple[Entry, ...] = ()
+    settle: bool = False
+    where: str = "{home}"
+    user: str = ""
+
+
+# Why a call leaves more than one entry, or one about something else than what it was called with.
+SEVERAL = {
+    "CreateUser": "the roles that a user starts with are given as they are later: `set_roles`",
+    "CreateTenant": "its first administrator is an entry of their own",
+    "AcceptInvitation": "the invitation ends and the user begins",
+    "BatchCreateVocabularies": "one for each word",
+    "DeleteCourse": "one for each thing that is hidden with it",
+    "UndeleteCourse": "one for each thing that comes back with it",
+    "DeleteUnit": "as above",
+    "UndeleteUnit": "as above",
+    "ImportUsers": "one for each user, and one for the import",
+}
+# What changes rows and leaves no entry.
+SILENT = {
+    "HeartbeatLearningSession": "the clock of a session, several times a minute: its end says how long it was",
+    "RefreshSession": "goes on with a session whose beginning is an entry; a token used twice is one as well",
+}
+# Not what users do: who calls has written down why, in an entry of their own.
+INTERNAL = {
+    "EventInboxService.DeliverEvents": "what is delivered was written down where it happened",
+    "OutboxService.ReplayEvents": "asked for by ReplayParkedEvents",
+    "SubjectService.ExportUser": "asked for by ErasureService.ExportUser",
+    "SubjectService.EraseUser": "asked for by PurgeUser; the end is an entry too, `erase`",
+    "SubjectService.PurgeTenant": "asked for by ErasureService.PurgeTenant; the end is an entry too, `erase`",
+}
+
+NIL = "00000000-0000-0000-0000-000000000000"
+LANGUAGES = {"language": "vi", "learning_language": "en"}
+COURSE = {"title": "t", "story_language": "vi", "learning_language": "en"}
+WORD = {"translation": "cat", "part_of_speech": "PART_OF_SPEECH_NOUN", **LANGUAGES}
+CHOICES = [{"text": "a", "correct": True}, {"text": "b"}]
+QUESTION = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE", "prompt": "?", "choices": CHOICES}
+POLICY = {"name": "p", "resource": "story", "actions": ["read"], "effect": "POLICY_EFFECT_DENY"}
+NOBODY = [{"field": "user.id", "operator": "eq", "value": NIL}]
+VERSION = {"entity_type": "story_version", "entity_id": "{version}"}
+PASSWORD = "a new pass phrase"
+
+
+def on(kind: str, by: str, *verbs: str) -> tuple[Step, ...]:
+    """Calls that take nothing but the id of the thing; `Publish` is recorded as `publish`."""
+    name = "".join(part.title() for part in kind.split("_"))
+    return tuple(Step(f"{verb}{name}", by, {"id": f"{{{kind}}}"}, verb.lower(), kind) for verb in verbs)
+
+
+def create(kind: str, by: str, values: Mapping[str, Any], **more: Any) -> Step:
+    name = "".join(part.title() for part in kind.split("_"))
+    return Step(f"Create{name}", by, {kind: values}, "create", kind, **more)
+
+
+def update(kind: str, by: str, values: Mapping[str, Any]) -> Step:
+    name = "".join(part.title() for part in kind.split("_"))
+    return Step(f"Update{name}", by, {kind: {"id": f"{{{kind}}}", **values}}, "update", kind)
+
+
+CONTENT = (
+    create("course", "teacher", COURSE),
+    update("course", "teacher", {"title": "u"}),
+    *on("course", "teacher", "Publish"),
+    create("unit", "teacher", {"course_id": "{course}", "title": "t"}),
+    update("unit", "teacher", {"title": "u"}),
+    create("lesson", "teacher", {"unit_id": "{unit}", "title": "t"}),
+    update("lesson", "teacher", {"title": "u"}),
+    Step("PublishLesson", "teacher", {"id": "{lesson}"}, "publish", "lesson", settle=True),
+    create("vocabulary", "teacher", {"term": "con mèo", **WORD}),
+    update("vocabulary", "teacher", {"translation": "kitten"}),
+    *on("vocabulary", "teacher", "Delete", "Undelete"),
+    Step(
+        "BatchCreateVocabularies",
+        "teacher",
+        {"vocabularies": [{"term": "con chó", **WORD}, {"term": "con gà", **WORD}]},
+        "create",
+        "vocabulary",
+        entity="*",
+        more=(("create", "vocabulary"),),
+    ),
+    create("story", "teacher", {"title": "t", "text": "Con mèo.", **LANGUAGES}),
+    update("story", "teacher", {"text": "Con mèo và con chó."}),
+    Step(
+        "WeaveStory",
+        "teacher",
+        {"id": "{story}", "targets": [{"part_of_speech": "PART_OF_SPEECH_NOUN", "ratio": "0.5"}]},
+        "weave",
+        "story",
+        keep={"version": "current_version.id"},
+    ),
+)
+APPROVALS = (
+    create("approval", "teacher", VERSION),
+    *on("approval", "teacher", "Withdraw"),
+    create("approval", "teacher", VERSION),
+    *on("approval", "teacher2", "Reject"),
+    create("approval", "teacher", VERSION),
+    Step("ApproveApproval", "teacher2", {"id": "{approval}"}, "approve", "approval", settle=True),
+    *on("story", "teacher", "Publish", "Archive", "Delete", "Undelete"),
+)
+LEARNING = (
+    create("enrollment", "teacher", {"course_id": "{course}", "user_id": "{student}"}, settle=True),
+    Step(
+        "UpdateProgress",
+        "student",
+        {"progress": {"lesson_id": "{lesson}", "status": "PROGRESS_STATUS_COMPLETED", "position_percent": 100}},
+        "create",
+        "progress",
+        entity="*",
+    ),
+    create("learning_session", "student", {"lesson_id": "{lesson}"}),
+    Step("HeartbeatLearningSession", "student", {"id": "{learning_session}"}, "", ""),
+    *on("learning_session", "student", "End"),
+)
+ASSESSMENT = (
+    create("question", "teacher", QUESTION, keep={"choice": "choices.0.id"}),
+    update("question", "teacher", {"prompt": "??"}),
+    *on("question", "teacher", "Delete", "Undelete"),
+    create("quiz", "teacher", {"title": "q", "items": [{"question_id": "{question}", "points": "1"}]}),
+    update("quiz", "teacher", {"title": "r"}),
+    *on("quiz", "teacher", "Delete", "Undelete", "Publish"),
+    Step("CreateAttempt", "student", {"quiz_id": "{quiz}"}, "create", "attempt"),
+    Step(
+        "SaveResponses",
+        "student",
+        {"id": "{attempt}", "responses": [{"question_id": "{question}", "blanks": []}]},
+        "update",
+        "attempt",
+    ),
+    *on("attempt", "student", "Submit"),
+    *on("quiz", "teacher", "Archive"),
+    *on("enrollment", "teacher", "Withdraw"),
+    Step(
+        "DeleteCourse",
+        "teacher",
+        {"id": "{course}"},
+        "delete",
+        "course",
+        more=(("delete", "unit"), ("delete", "lesson")),
+    ),
+    Step(
+        "UndeleteCourse",
+        "teacher",
+        {"id": "{course}"},
+        "undelete",
+        "course",
+        more=(("undelete", "unit"), ("undelete", "lesson")),
+    ),
+    *on("course", "teacher", "Archive"),
+    *on("lesson", "teacher", "Delete", "Undelete"),
+    Step("DeleteUnit", "teacher", {"id": "{unit}"}, "delete", "unit", more=(("delete", "lesson"),)),
+    Step("UndeleteUnit", "teacher", {"id": "{unit}"}, "undelete", "unit", more=(("undelete", "lesson"),)),
+)
+RESET = {"user_id": "{user}", "kind": "INVITATION_KIND_RESET"}
+ROLE = {"slug": "aide", "name": "Aide", "permissions": [{"resource": "course", "action": "read"}]}
+PEOPLE = (
+    create("role", "admin", ROLE),
+    update("role", "admin", {"name": "Aides"}),
+    Step("DeleteRole", "admin", {"id": "{role}"}, "delete", "role", entity="{role}"),
+    create("role", "admin", {**ROLE, "slug": "aide2"}),
+    Step(
+        "CreateUser",
+        "admin",
+        {"user": {"email": "lan@x.example", "display_name": "Lan", "roles": ["student"]}, "password": PASSWORD},
+        "create",
+        "user",
+        more=(("set_roles", "user"),),
+    ),
+    update("user", "admin", {"display_name": "Lan Anh"}),
+    Step("SetUserRoles", "admin", {"id": "{user}", "role_ids": ["{role}"]}, "set_roles", "user"),
+    *on("user", "admin", "Deactivate", "Reactivate"),
+    Step(
+        "CreateUserPermission",
+        "admin",
+        {"user_permission": {"user_id": "{user}", "permission": {"resource": "story", "action": "list"}}},
+        "grant_permission",
+        "user",
+        entity="{user}",
+    ),
+    Step("DeleteUserPermission", "admin", {"id": "{user_permission}"}, "revoke_permission", "user", entity="{user}"),
+    Step(
+        "CreateSession",
+        "stranger",
+        {"tenant": "{slug}", "email": "lan@x.example", "password": PASSWORD},
+        "sign_in",
+        "user",
+        entity="{user}",
+        keep={"refresh": "refresh_token", "token": "access_token"},
+    ),
+    Step("RefreshSession", "stranger", {"refresh_token": "{refresh}"}, "", "", keep={"token": "access_token"}),
+    Step(
+        "ChangePassword",
+        "lan",
+        {"current_password": PASSWORD, "new_password": f"{PASSWORD} 2"},
+        "change_password",
+        "user",
+        entity="{user}",
+    ),
+    Step("DeleteSession", "lan", {}, "sign_out", "user", entity="{user}"),
+    Step("CreateInvitation", "admin", RESET, "create", "invitation"),
+    *on("invitation", "admin", "Revoke"),
+    Step("CreateInvitation", "admin", RESET, "create", "invitation", keep={"invited": "token"}),
+    Step(
+        "AcceptInvitation",
+        "stranger",
+        {"token": "{invited}", "password": PASSWORD},
+        "accept",
+        "invitation",
+        entity="{invitation}",
+        more=(("reset_password", "user"),),
+    ),
+    Step("ExportUser", "admin", {"user_id": "{user}"}, "export", "user", entity="{user}"),
+    *on("user", "admin", "Delete", "Undelete", "Delete"),
+    Step("PurgeUser", "admin", {"user_id": "{user}"}, "purge", "user", entity="{user}"),
+)
+POLICIES = (
+    Step("CreateResourcePolicy", "admin", {"policy": {**POLICY, "conditions": NOBODY}}, "create", "resource_policy"),
+    Step(
+        "UpdateResourcePolicy",
+        "admin",
+        {"policy": {"id": "{resource_policy}", "name": "q"}},
+        "update",
+        "resource_policy",
+    ),
+    Step(
+        "RestoreResourcePolicyVersion",
+        "admin",
+        {"id": "{resource_policy}", "version": 1},
+        "restore_version",
+        "resource_policy",
+    ),
+    Step("ActivateResourcePolicy", "admin", {"id": "{resource_policy}"}, "activate", "resource_policy"),
+    Step("DeactivateResourcePolicy", "admin", {"id": "{resource_policy}"}, "deactivate", "resource_policy"),
+    Step("DeleteResourcePolicy", "admin", {"id": "{resource_policy}"}, "delete", "resource_policy"),
+    Step("UndeleteResourcePolicy", "admin", {"id": "{resource_policy}"}, "undelete", "resource_policy"),
+)
+AUDIT = (
+    create("legal_hold", "admin", {"reason": "case 7"}),
+    *on("legal_hold", "admin", "Release"),
+    Step("ExportAuditLogs", "auditor", {}, "export_audit_log", "audit_log", entity=NIL),
+)
+ADMINISTRATOR = {"email": "chief@x.example", "display_name": "Chief", "password": PASSWORD}
+PLATFORM = (
+    Step(
+        "CreateTenant",
+        "root",
+        {"tenant": {"slug": "{slug}x", "name": "X"}, "administrator": ADMINISTRATOR},
+        "create",
+        "tenant",
+        more=(("create", "user"),),
+        where="{tenant}",
+    ),
+    Step("UpdateTenant", "root", {"tenant": {"id": "{tenant}", "name": "Y"}}, "update", "tenant", where="{tenant}"),
+    *(
+        Step(f"{verb}Tenant", "root", {"id": "{tenant}"}, verb.lower(), "tenant", where="{tenant}")
+        for verb in ("Suspend", "Resume", "Suspend")
+    ),
+    Step("PurgeTenant", "root", {"id": "{tenant}"}, "purge", "tenant", entity="{tenant}", where=NIL),
+    Step("ReplayParkedEvents", "root", {"service": "content"}, "replay", "parked_event", entity=NIL, where=NIL),
+)
+LIFE = (*CONTENT, *APPROVALS, *LEARNING, *ASSESSMENT, *PEOPLE, *POLICIES, *AUDIT, *PLATFORM)
