@@ -24,7 +24,10 @@ PAGE = 100
 
 @dataclass(slots=True)
 class School:
-    """What scenarios choose from: ids, and the students signed in."""
+    """What scenarios choose from: ids, and the students signed in.
+
+    `emails` are of others, who sign in: so often that each sign-in ends a session that they have.
+    """
 
     password: str
     students: list[Rest] = field(default_factory=list)
@@ -76,12 +79,14 @@ def _administrator(gateway: Rest, secrets: Mapping[str, str]) -> Rest:
 
 def _add_students(gateway: Rest, admin: Rest, school: School) -> None:
     known = {user["email"] for user in pages(admin, "/v1/users", "users")}
-    school.emails = [f"student{number:02}@bench.example" for number in range(STUDENTS)]
-    for email in school.emails:
+    students, school.emails = (
+        [f"{kind}{number:02}@bench.example" for number in range(STUDENTS)] for kind in ("student", "visitor")
+    )
+    for email in (*students, *school.emails):
         if email not in known:
             user = {"email": email, "displayName": email.partition("@")[0], "roles": ["student"]}
             admin.post("/v1/users", {"user": user, "password": school.password})
-    school.students = [gateway.sign_in(TENANT, email, school.password) for email in school.emails]
+    school.students = [gateway.sign_in(TENANT, email, school.password) for email in students]
 
 
 def _open_course(admin: Rest, school: School) -> list[str]:
