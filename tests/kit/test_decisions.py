@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -42,6 +42,9 @@ def case(access: Access, snapshot: Snapshot, entity: Any, fields: Any = None) ->
         fields=FIELDS if fields is None else fields,
     )
 
+# The rows that were decided about, one number for each set of policies.
+compared: list[int] = []
+
 
 @pytest.fixture(scope="module")
 async def pages(toy: Toy) -> AsyncIterator[AsyncConnection]:
@@ -51,6 +54,7 @@ async def pages(toy: Toy) -> AsyncIterator[AsyncConnection]:
         await connection.execute(PAGES.insert(), rows())
         yield connection
     await engine.dispose()
+    sys.stdout.write(f"{len(compared)} sets of policies, {sum(compared)} decisions compared\n")
 
 
 async def listed(pages: AsyncConnection, access: Access, snapshot: Snapshot) -> set[UUID]:
@@ -82,17 +86,11 @@ LIMITS: Any = {
 
 
 class TestCheckListAndExplanation:
-    decisions: ClassVar[list[int]] = []
-
     @settings(**LIMITS)
     @given(access=accesses(), snapshot=snapshots())
     async def test_always_agree(self, pages: AsyncConnection, access: Access, snapshot: Snapshot) -> None:
-        self.decisions.append(ROWS)
+        compared.append(ROWS)
         assert not await disagreements(pages, access, snapshot)
-
-    def test_agreed_on_enough(self) -> None:
-        if self.decisions:
-            sys.stdout.write(f"{len(self.decisions)} sets of policies, {sum(self.decisions)} decisions compared\n")
 
     @settings(**LIMITS | {"max_examples": EXAMPLES // 4})
     @given(access=accesses(), snapshot=snapshots(), more=policies())
