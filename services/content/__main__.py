@@ -14,6 +14,7 @@ from services.content.story_versions import StoryVersionService
 from services.content.subjects import HOLDINGS
 from services.content.units import UnitService
 from services.content.vocabularies import VocabularyService
+from services.content.weaves import WeaveService
 from storyloom.audit.v1.events_pb2 import ApprovalDecided
 from storyloom.content.v1.events_pb2 import ApprovableEdited, CourseChanged, LessonChanged
 from storyloom.identity.v1.events_pb2 import TenantChanged
@@ -32,6 +33,7 @@ def build(settings: Settings) -> Service:
         StoryService(service.db),
         StoryVersionService(service.db),
         VocabularyService(service.db),
+        WeaveService(service.db),
     )
     service.holds(HOLDINGS)
     service.decides(

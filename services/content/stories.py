@@ -2,11 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -16,26 +14,23 @@ from kit import audit, fieldmask
 from kit.access import may, require
 from kit.audit import Action
 from kit.auth import current
-from kit.db import Database, ReadSession, WriteSession
+from kit.db import Database, WriteSession
 from kit.errors import Aborted
 from kit.ids import new_id
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.content import rules, versioning
 from services.content.announcements import supersede_stories, supersede_version
-from services.content.enums import PART_OF_SPEECH, STORY_STATUS
+from services.content.enums import STORY_STATUS
 from services.content.models import Story, StoryVersion
 from services.content.queries import courses, lessons, stories, story_versions, vocabularies
 from services.content.story_versions import fill_version, make_version
-from services.content.versioning import Draft, Wish
-from services.content.weaving import Target
+from services.content.versioning import Draft
 from storyloom.content.v1 import stories_pb2
 from storyloom.content.v1.stories_pb2 import Story as StoryMessage
 from storyloom.content.v1.story_versions_pb2 import View
 
 WRITABLE = ("title", "lesson_id", "text", "vocabulary_ids")
-# One at a time: a weave takes a processor for a while, and one that its caller gives up goes on to its end.
-WEAVER = ThreadPoolExecutor(1, thread_name_prefix="weave")
 
 
 class StoryService:
@@ -57,7 +52,7 @@ class StoryService:
             audit.record(session, Action.CREATE, story)
             await session.flush()
             await story_versions.insert_version(session, version, draft)
-            return await _answer(session, story)
+            return await answer(session, story)
 
     async def GetStory(self, request: stories_pb2.GetStoryRequest, context: Any) -> StoryMessage:
         full = request.view != View.BASIC
@@ -90,7 +85,7 @@ class StoryService:
                 audit.record(session, Action.UPDATE, story)
             if draft is not None or "title" in wanted:
                 await _rewrite(session, story, draft)
-            return await _answer(session, story)
+            return await answer(session, story)
 
     async def _parsed(self, story_id: str, wanted: dict[str, Any]) -> Draft | None:
         """Takes the text, if there is one, out of what is to be written: parsed, for those who may write it."""
@@ -111,7 +106,7 @@ class StoryService:
             story.deleted_at = now()
             audit.record(session, Action.DELETE, story)
             await supersede_stories(session, [story.id])
-            return await _answer(session, story)
+            return await answer(session, story)
 
     async def UndeleteStory(self, request: stories_pb2.UndeleteStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:
@@ -122,35 +117,14 @@ class StoryService:
             rules.check_deleted("story", story.deleted_at, "lesson", parent_deleted=alone)
             story.deleted_at = None
             audit.record(session, Action.UNDELETE, story)
-            return await _answer(session, story)
-
-    async def WeaveStory(self, request: stories_pb2.WeaveStoryRequest, context: Any) -> StoryMessage:
-        async with self.db.read() as session:
-            row = await stories.get_story(session, UUID(request.id))
-            require("weave", row, resource="story")
-            rules.check_open("story", row.status)
-            source = await story_versions.get_source(session, row.id, row.current_version_id)
-            wish = _wish(request, source)
-            words = await _words(session, row, request, wish)
-        # Outside of any transaction and off the event loop: a long story takes a while.
-        loop = asyncio.get_running_loop()
-        version, draft = await loop.run_in_executor(WEAVER, _weave, source, words, wish, current().subject)
-        async with self.db.write() as session:
-            story = await stories.lock_story(session, row.id)
-            require("weave", story)
-            check_etag(story, request.etag)
-            rules.check_open("story", story.status)
-            if story.current_version_id != source.id:
-                raise Aborted("The story got another version meanwhile; try again.")
-            await _supersede(session, "weave", story, source, version, draft)
-            return await _answer(session, story, full=True)
+            return await answer(session, story)
 
     async def PublishStory(self, request: stories_pb2.PublishStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:
             story = await stories.lock_story(session, UUID(request.id))
             require("publish", story)
             check_etag(story, request.etag)
-            version_id = _optional_id(request.version_id) or story.current_version_id
+            version_id = optional_id(request.version_id) or story.current_version_id
             version = await story_versions.get_source(session, story.id, version_id)
             required = (await courses.get_settings(session)).approval_required
             rules.check_publishable(
@@ -162,7 +136,7 @@ class StoryService:
             if story.published_version_id != version_id:
                 story.status, story.published_version_id = "published", version_id
                 audit.record(session, Action.PUBLISH, story)
-            return await _answer(session, story)
+            return await answer(session, story)
 
     async def ArchiveStory(self, request: stories_pb2.ArchiveStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:
@@ -171,14 +145,14 @@ class StoryService:
             check_etag(story, request.etag)
             story.status = rules.step("story", "archive", story.status)
             audit.record(session, Action.ARCHIVE, story)
-            return await _answer(session, story)
+            return await answer(session, story)
 
 
-def _optional_id(text: str) -> UUID | None:
+def optional_id(text: str) -> UUID | None:
     return UUID(text) if text else None
 
 
-def _ids(texts: Iterable[str]) -> list[UUID]:
+def ids(texts: Iterable[str]) -> list[UUID]:
     return list(map(UUID, texts))
 
 
@@ -189,13 +163,13 @@ def _new_story(sent: StoryMessage, settings: Any) -> Story:
         title=sent.title,
         language=sent.language or settings.story_language,
         learning_language=sent.learning_language or settings.learning_language,
-        lesson_id=_optional_id(sent.lesson_id),
-        vocabulary_ids=_ids(sent.vocabulary_ids),
+        lesson_id=optional_id(sent.lesson_id),
+        vocabulary_ids=ids(sent.vocabulary_ids),
         author_id=current().subject,
     )
 
 
-CONVERT: Mapping[str, Callable[[Any], Any]] = {"title": str, "lesson_id": _optional_id, "vocabulary_ids": _ids}
+CONVERT: Mapping[str, Callable[[Any], Any]] = {"title": str, "lesson_id": optional_id, "vocabulary_ids": ids}
 
 
 async def _check_references(session: WriteSession, story: Story, written: Collection[str]) -> None:
@@ -206,35 +180,6 @@ async def _check_references(session: WriteSession, story: Story, written: Collec
         chosen = set(story.vocabulary_ids)
         if await vocabularies.count_vocabularies(session, chosen) != len(chosen):
             raise rules.missing("vocabulary")
-
-
-def _wish(request: stories_pb2.WeaveStoryRequest, source: Any) -> Wish:
-    """What the request asks for, on top of the pins and bans of the version that it starts from."""
-    pinned, banned = rules.merge_pins(
-        set(source.pinned_vocabulary_ids),
-        set(source.banned_vocabulary_ids),
-        set(_ids(request.pinned_vocabulary_ids)),
-        set(_ids(request.banned_vocabulary_ids)),
-        replace=request.replace_pins,
-    )
-    return Wish(
-        targets=[Target(PART_OF_SPEECH.word[one.part_of_speech], Decimal(one.ratio)) for one in request.targets],
-        seed=request.seed if request.HasField("seed") else None,
-        paragraphs=request.paragraphs,
-        pinned=pinned,
-        banned=banned,
-    )
-
-
-async def _words(session: ReadSession, story: Any, request: stories_pb2.WeaveStoryRequest, wish: Wish) -> Sequence[Any]:
-    """The words the story may be woven with; REFERENCE_NOT_FOUND when one that the request names is not among its
-    languages' words."""
-    named = set(_ids(request.pinned_vocabulary_ids)) | set(_ids(request.banned_vocabulary_ids))
-    only = {*story.vocabulary_ids, *wish.pinned, *named} if story.vocabulary_ids else set()
-    words = await vocabularies.list_words(session, story.language, story.learning_language, only)
-    if not named <= {one.id for one in words}:
-        raise rules.missing("vocabulary")
-    return words
 
 
 async def _rewrite(session: WriteSession, story: Story, draft: Draft | None) -> None:
@@ -251,16 +196,10 @@ async def _rewrite(session: WriteSession, story: Story, draft: Draft | None) -> 
     else:
         return
     version = make_version(story.id, source.number + 1, current().subject, new)
-    await _supersede(session, Action.UPDATE, story, source, version, new)
+    await supersede(session, Action.UPDATE, story, source, version, new)
 
 
-def _weave(source: Any, words: Sequence[Any], wish: Wish, author_id: UUID) -> tuple[StoryVersion, Draft]:
-    """The version after `source`, with words woven in."""
-    draft = versioning.woven(source.title, source.text, words, wish)
-    return make_version(source.story_id, source.number + 1, author_id, draft), draft
-
-
-async def _supersede(
+async def supersede(
     session: WriteSession, action: str, story: Story, source: Any, version: StoryVersion, draft: Draft
 ) -> None:
     """Makes the version the story's current one after `source`, and voids what was asked for that."""
@@ -273,7 +212,7 @@ async def _supersede(
     audit.write(session, action, "story", story.id, old=old, new=new | more)
 
 
-async def _answer(session: WriteSession, story: Story, *, full: bool = False) -> StoryMessage:
+async def answer(session: WriteSession, story: Story, *, full: bool = False) -> StoryMessage:
     """Writes what is pending; the story as it is now."""
     await session.flush()
     return story_to_proto(await stories.get_story(session, story.id, full=full, deleted=True), full=full)

@@ -13,13 +13,22 @@ from storyloom.audit.v1.approvals_pb2 import Approval, ApproveApprovalRequest, C
 from storyloom.audit.v1.approvals_pb2_grpc import ApprovalServiceStub
 from storyloom.audit.v1.audit_logs_pb2 import AuditLog, ListAuditLogsRequest
 from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
-from storyloom.content.v1 import courses_pb2, lessons_pb2, stories_pb2, story_versions_pb2, units_pb2, vocabularies_pb2
+from storyloom.content.v1 import (
+    courses_pb2,
+    lessons_pb2,
+    stories_pb2,
+    story_versions_pb2,
+    units_pb2,
+    vocabularies_pb2,
+    weaves_pb2,
+)
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.content.v1.lessons_pb2_grpc import LessonServiceStub
 from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
 from storyloom.content.v1.story_versions_pb2_grpc import StoryVersionServiceStub
 from storyloom.content.v1.units_pb2_grpc import UnitServiceStub
 from storyloom.content.v1.vocabularies_pb2_grpc import VocabularyServiceStub
+from storyloom.content.v1.weaves_pb2_grpc import WeaveServiceStub
 from storyloom.learning.v1.enrollments_pb2 import CreateEnrollmentRequest, Enrollment
 from storyloom.learning.v1.enrollments_pb2_grpc import EnrollmentServiceStub
 from tests.stack import Person, School
@@ -70,6 +79,10 @@ class Author:
     def words(self) -> Any:
         return self.person.stub(VocabularyServiceStub, "content")
 
+    @cached_property
+    def weaves(self) -> Any:
+        return self.person.stub(WeaveServiceStub, "content")
+
     async def course(self, title: str = "Tiếng Anh", *, published: bool = False) -> courses_pb2.Course:
         made = await self.courses.CreateCourse(courses_pb2.CreateCourseRequest(course=courses_pb2.Course(title=title)))
         if published:
@@ -105,8 +118,8 @@ class Author:
         return await self.stories.UpdateStory(stories_pb2.UpdateStoryRequest(story=story))
 
     async def weave(self, story_id: str, noun: str = "0.4", **more: Any) -> stories_pb2.Story:
-        target = stories_pb2.ClozeConfig(part_of_speech="PART_OF_SPEECH_NOUN", ratio=noun)
-        return await self.stories.WeaveStory(stories_pb2.WeaveStoryRequest(id=story_id, targets=[target], **more))
+        target = weaves_pb2.ClozeConfig(part_of_speech="PART_OF_SPEECH_NOUN", ratio=noun)
+        return await self.weaves.WeaveStory(weaves_pb2.WeaveStoryRequest(id=story_id, targets=[target], **more))
 
     async def publish(self, story_id: str, version_id: str = "") -> stories_pb2.Story:
         return await self.stories.PublishStory(stories_pb2.PublishStoryRequest(id=story_id, version_id=version_id))

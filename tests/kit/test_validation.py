@@ -10,7 +10,7 @@ from kit.errors import InvalidArgument, to_status
 from kit.validation import validator
 from storyloom.assessment.v1 import attempts_pb2, quizzes_pb2
 from storyloom.audit.v1 import audit_logs_pb2
-from storyloom.content.v1 import stories_pb2
+from storyloom.content.v1 import weaves_pb2
 
 ID = "01a202e2-e2eb-7615-a800-0c674ea10e24"
 
@@ -34,8 +34,8 @@ class TestCounts:
         assert fields_of(message) == ["quiz.items"]
 
     def test_a_refusal_stays_short_however_much_is_wrong(self) -> None:
-        targets = [stories_pb2.ClozeConfig(ratio="x" * 5000)] * 9
-        message = stories_pb2.WeaveStoryRequest(id=ID, targets=targets, pinned_vocabulary_ids=["x" * 5000] * 400)
+        targets = [weaves_pb2.ClozeConfig(ratio="x" * 5000)] * 9
+        message = weaves_pb2.WeaveStoryRequest(id=ID, targets=targets, pinned_vocabulary_ids=["x" * 5000] * 400)
         with pytest.raises(InvalidArgument) as caught:
             validator(type(message))(message)
         assert to_status(caught.value).ByteSize() < 10_000
