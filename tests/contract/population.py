@@ -101,18 +101,29 @@ async def fresh(stack: Stack) -> Population:
         await _learning(tenancy)
     await stack.settle()
     for tenancy in (ours, theirs):
-        await _checkpoints(tenancy)
         logs = await ask(tenancy.admin, "ListAuditLogs", page_size=100)
         tenancy.ids["audit_log"] = [one.id for one in logs.audit_logs][:2]
+        await _checkpoints(tenancy)
     return Population(school, ours, theirs)
 
 
 async def _checkpoints(one: Tenancy) -> None:
-    """Two of the tenant's log: they come by themselves, moments after its entries."""
+    """Two of the tenant's log, and one that covers the entries: they come by themselves, moments after these."""
     async with asyncio.timeout(10):
-        while len((await ask(one.admin, "ListCheckpoints")).checkpoints) < 2:
+        while len((await ask(one.admin, "ListCheckpoints")).checkpoints) < 2 or not await _is_covered(one):
             await ask(one.admin, "ListAuditLogs")
             await asyncio.sleep(0.2)
+
+
+async def _is_covered(one: Tenancy) -> bool:
+    """Whether there is a proof of the newest of the entries."""
+    try:
+        await ask(one.admin, "GetInclusionProof", audit_log_id=one.ids["audit_log"][0])
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+            return False
+        raise
+    return True
 
 
 async def _renew(population: Population) -> None:
