@@ -5,7 +5,8 @@ import base64
 import json
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,17 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet, OKPKey
 
 from kit.access.snapshots import Snapshot
-from kit.call import current_call
-from kit.errors import DeadlineExceeded, ResourceExhausted, StoryloomError, Unauthenticated, Unavailable
+from kit.call import Call, current_call
+from kit.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    StoryloomError,
+    Unauthenticated,
+    Unavailable,
+)
+from kit.ids import SYSTEM_TENANT
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 SERVICE_ALGORITHM = "Ed25519"
@@ -85,12 +95,68 @@ def act_as(tenant_id: UUID, user_id: UUID) -> None:
     call.principal = Principal(tenant_id=tenant_id, home_tenant_id=tenant_id, user_id=user_id)
 
 
+async def identify(token: str) -> Principal:
+    """Whose another access token is that the caller shows, at home in its own tenant. Raises what a call with that
+    token would be refused with before it begins."""
+    call = current_call()
+    if call is None or call.identify is None:
+        raise Unauthenticated("Only a signed-in user may do this.")
+    return await call.identify(token)
+
+
+@contextmanager
+def acting(principal: Principal) -> Iterator[None]:
+    """What the block does is done by this user, whom `identify` told: its permissions, transactions and audit entries.
+
+    A refusal stays theirs: their tenant's log is told of it.
+    """
+    call = current_call()
+    assert call is not None  # noqa: S101  # only RPCs get here
+    before, call.principal = call.principal, principal
+    try:
+        yield
+    except PermissionDenied:
+        raise
+    except BaseException:
+        call.principal = before
+        raise
+    call.principal = before
+
+
 async def renew() -> None:
     """For streams that live long: looks again at what the caller may do. Raises what a new call would be refused with;
     otherwise `current()` and what is decided for the caller are up to date again."""
     call = current_call()
     if call is not None and call.renew is not None:
         await call.renew()
+
+
+def refuse_suspended(user: Principal) -> None:
+    """Refuses the users of a tenant that is suspended."""
+    if user.snapshot is not None and user.snapshot.tenant_suspended:
+        raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
+
+
+def refuse_mismatch(call: Call, header: str, value: UUID) -> None:
+    """The gateway sets these headers from the token; whoever comes past it must not claim to be somebody else."""
+    if call.metadata.get(header, str(value)) != str(value):
+        raise PermissionDenied(
+            f"The header {header} disagrees with the access token.", reason=ErrorReason.IDENTITY_MISMATCH
+        )
+
+
+def acting_tenant(wish: str, home: UUID, all_rights: bool) -> UUID:
+    """The tenant that somebody at home in `home` wishes to act in."""
+    try:
+        tenant_id = UUID(wish)
+    except ValueError as error:
+        raise InvalidArgument.fields([("x-act-in-tenant", "must be the id of a tenant")]) from error
+    if tenant_id != home and not (home == SYSTEM_TENANT and all_rights):
+        raise PermissionDenied(
+            "Only a super administrator of the platform acts in another tenant.",
+            metadata={"permission": "all:manage", "resource": "all"},
+        )
+    return tenant_id
 
 
 class TokenVerifier:

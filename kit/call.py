@@ -24,7 +24,8 @@ class Call:
     """One RPC from its first byte to its last.
 
     `deadline` is in the event loop's time, None for streams without one. `principal` is None for public RPCs. `renew`,
-    of streams that take a permission, looks again at what the caller may do.
+    of streams that take a permission, looks again at what the caller may do. `identify`, of users' calls, tells whose
+    another access token is.
     """
 
     rpc: str
@@ -41,6 +42,7 @@ class Call:
     slot: "Slot | None" = None
     uncommitted: "WriteSession | None" = None
     renew: Callable[[], Awaitable[None]] | None = None
+    identify: "Callable[[str], Awaitable[Principal]] | None" = None
 
     @property
     def tenant_id(self) -> UUID | None:

@@ -11,7 +11,7 @@ from sqlalchemy import MetaData, Table
 ERASED = UUID(int=2**128 - 1)
 DELETED, ANONYMIZED, DESTROYED, SUSPENDED, KEPT = "deleted", "anonymized", "destroyed", "suspended", "kept"
 # Tables of the kit that are no tenant's rows, or have a step of their own.
-APART = frozenset({"outbox", "inbox"})
+APART = frozenset({"outbox", "inbox", "jobs"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ OWNER = "storyloom_owner"
 # Tables without a tenant's data, which therefore carry no policy.
 INFRASTRUCTURE = frozenset({"outbox", "inbox", "alembic_version"})
 ROOT = Path(__file__).parent.parent
+# What searches need: indexes by trigrams, and indexes of texts that lead with the tenant.
+EXTENSIONS = ("btree_gin", "pg_trgm")
 
 
 def role_of(service: str) -> str:
@@ -55,6 +57,11 @@ async def prepare_schemas(database: Any) -> None:
         role = role_of(service)
         await database.execute(f"CREATE SCHEMA IF NOT EXISTS {service} AUTHORIZATION {OWNER}")
         await database.execute(f"GRANT USAGE ON SCHEMA {service} TO {role}")
+    # In a schema of their own, which nobody but the administrator adds anything to.
+    await database.execute(f"CREATE SCHEMA IF NOT EXISTS extensions; GRANT USAGE ON SCHEMA extensions TO {OWNER}")
+    await database.execute(f"GRANT USAGE ON SCHEMA extensions TO {role_of('content')}")
+    for extension in EXTENSIONS:
+        await database.execute(f"CREATE EXTENSION IF NOT EXISTS {extension} SCHEMA extensions")
 
 
 async def _ensure_role(admin: Any, role: str, password: str) -> None:
@@ -155,6 +162,37 @@ def create_erasure_receipts(schema: str) -> None:
         " CONSTRAINT pk_erasure_receipts PRIMARY KEY (tenant_id, id))"
     )
     protect(schema, "erasure_receipts")
+
+
+def create_jobs(schema: str, *tables: str) -> None:
+    """How far the service's jobs are, as the migration that a service makes for them has it; the text stays as it is.
+
+    Jobs go from tenant to tenant: the function says which is the next one with rows in any of the tables, because the
+    service itself sees one tenant at a time.
+    """
+    op.execute(
+        f"CREATE TABLE {schema}.jobs (name text CONSTRAINT pk_jobs PRIMARY KEY, state text NOT NULL,"
+        " tenant_id uuid NOT NULL, position uuid NOT NULL, done bigint NOT NULL, total bigint NOT NULL,"
+        " started_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),"
+        " CONSTRAINT ck_jobs_state CHECK (state IN ('running', 'pausing', 'paused', 'failed', 'done')))"
+    )
+    grant(schema, "jobs")
+    nexts = ", ".join(
+        f"(SELECT tenant_id FROM {schema}.{table} WHERE tenant_id > after ORDER BY tenant_id LIMIT 1)"  # noqa: S608
+        for table in tables
+    )
+    op.execute(
+        f"CREATE FUNCTION {schema}.next_tenant(after uuid) RETURNS uuid LANGUAGE sql STABLE STRICT SECURITY DEFINER"
+        f" SET search_path = pg_catalog, pg_temp RETURN LEAST({nexts})"
+    )
+    op.execute(f"REVOKE ALL ON FUNCTION {schema}.next_tenant(uuid) FROM PUBLIC")
+    op.execute(f"GRANT EXECUTE ON FUNCTION {schema}.next_tenant(uuid) TO {role_of(schema)}")
+
+
+def drop_jobs(schema: str) -> None:
+    """Undoes `create_jobs`."""
+    op.execute(f"DROP FUNCTION {schema}.next_tenant(uuid)")
+    op.drop_table("jobs", schema=schema)
 
 
 def grant(schema: str, *tables: str, rights: str = "SELECT, INSERT, UPDATE, DELETE") -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     DateTime,
     Identity,
     Index,
@@ -103,13 +104,16 @@ def check_etag(entity: Resource, etag: str) -> None:
         raise Aborted("The resource was changed meanwhile; read it again.", reason=ErrorReason.STALE_ETAG)
 
 
-def metadata(service: str) -> MetaData:
-    """A service's metadata: its schema, the naming convention, and the tables the kit needs in each service."""
+def metadata(service: str, *, jobs: bool = False) -> MetaData:
+    """A service's metadata: its schema, the naming convention, and the tables the kit needs in each service, with one
+    more where there are jobs."""
     meta = MetaData(schema=service, naming_convention=NAMING)
     _outbox(meta)
     _inbox(meta)
     _idempotency(meta)
     _erasure_receipts(meta)
+    if jobs:
+        _jobs(meta)
     return meta
 
 
@@ -174,4 +178,21 @@ def _erasure_receipts(meta: MetaData) -> Table:
         SqlColumn("counts", JSONB, nullable=False, server_default=text("'{}'")),
         SqlColumn("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
         SqlColumn("completed_at", DateTime(timezone=True)),
+    )
+
+
+def _jobs(meta: MetaData) -> Table:
+    """How far each job is: in which tenant, and behind which row of it. Infrastructure: no policy."""
+    return Table(
+        "jobs",
+        meta,
+        SqlColumn("name", Text, primary_key=True),
+        SqlColumn("state", Text, nullable=False),
+        SqlColumn("tenant_id", Uuid, nullable=False),
+        SqlColumn("position", Uuid, nullable=False),
+        SqlColumn("done", BigInteger, nullable=False),
+        SqlColumn("total", BigInteger, nullable=False),
+        SqlColumn("started_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        SqlColumn("updated_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        CheckConstraint("state IN ('running', 'pausing', 'paused', 'failed', 'done')", name="state"),
     )

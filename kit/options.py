@@ -9,7 +9,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from storyloom.type.v1 import options_pb2
 
 # The generated types do not know that these are extensions.
-READS = ("Get", "List", "BatchGet", "Check", "BatchCheck", "Explain", "Preview", "Test", "Search", "Watch")
+READS = ("Get", "List", "BatchGet", "Check", "BatchCheck", "Explain", "Preview", "Render", "Test", "Search", "Watch")
 _REQUIRES: Any = options_pb2.requires
 _SENSITIVE: Any = options_pb2.sensitive
 _POLICY_ATTRIBUTE: Any = options_pb2.policy_attribute

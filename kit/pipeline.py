@@ -17,7 +17,14 @@ from grpc_status import rpc_status
 
 from kit import audit
 from kit.access import Access, Snapshot, SnapshotCache, denied
-from kit.auth import Principal, ServiceVerifier, TokenVerifier
+from kit.auth import (
+    Principal,
+    ServiceVerifier,
+    TokenVerifier,
+    acting_tenant,
+    refuse_mismatch,
+    refuse_suspended,
+)
 from kit.call import Call, enter, leave
 from kit.db import Database
 from kit.errors import (
@@ -25,7 +32,6 @@ from kit.errors import (
     Cancelled,
     DeadlineExceeded,
     Internal,
-    InvalidArgument,
     PermissionDenied,
     Unauthenticated,
     from_exception,
@@ -201,24 +207,33 @@ class Pipeline:
         return Principal(tenant_id=SYSTEM_TENANT, home_tenant_id=SYSTEM_TENANT, service=service)
 
     async def _user(self, token: str, call: Call, context: Any) -> Principal:
-        claims = await self.tokens.verify(token)
-        snapshot = await self._snapshot(claims.tenant_id, claims.user_id, claims.session_id)
         # From here on it is known whose refusal is to be written down.
-        call.principal = at_home = Principal(
+        call.principal = at_home = await self._at_home(token)
+        refuse_mismatch(call, "x-user-id", at_home.subject)
+        refuse_mismatch(call, "x-tenant-id", at_home.tenant_id)
+        refuse_suspended(at_home)
+        call.identify = self._other
+        if not (wish := call.metadata.get("x-act-in-tenant")):
+            return at_home
+        all_rights = at_home.snapshot is not None and at_home.snapshot.grants("all", "manage")
+        return self._act_in(call, at_home, acting_tenant(wish, at_home.tenant_id, all_rights))
+
+    async def _at_home(self, token: str) -> Principal:
+        """Whose access token it is, as long as its session lives."""
+        claims = await self.tokens.verify(token)
+        return Principal(
             tenant_id=claims.tenant_id,
             home_tenant_id=claims.tenant_id,
             user_id=claims.user_id,
             session_id=claims.session_id,
             token=token,
-            snapshot=snapshot,
+            snapshot=await self._snapshot(claims.tenant_id, claims.user_id, claims.session_id),
         )
-        _refuse_mismatch(call, "x-user-id", claims.user_id)
-        _refuse_mismatch(call, "x-tenant-id", claims.tenant_id)
-        if snapshot.tenant_suspended:
-            raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
-        if not (wish := call.metadata.get("x-act-in-tenant")):
-            return at_home
-        return self._act_in(call, at_home, _acting_tenant(wish, claims.tenant_id, snapshot.grants("all", "manage")))
+
+    async def _other(self, token: str) -> Principal:
+        found = await self._at_home(token)
+        refuse_suspended(found)
+        return found
 
     async def _snapshot(self, tenant_id: UUID, user_id: UUID, session_id: UUID | None) -> Snapshot:
         """The user's, as long as the session lives."""
@@ -245,7 +260,7 @@ class Pipeline:
 
         async def authorize(request: Any, call: Call, context: Any) -> Any:
             check(call.principal.snapshot if call.principal else None)
-            if method.server_streaming:
+            if method.streaming:
                 call.renew = partial(self._renew, call, check)
             return await proceed(request, call, context)
 
@@ -257,11 +272,11 @@ class Pipeline:
         who = call.principal
         assert who is not None  # noqa: S101  # it was authorized
         snapshot = await self._snapshot(who.home_tenant_id, who.subject, who.session_id)
-        if snapshot.tenant_suspended:
-            raise PermissionDenied("The tenant is suspended.", reason=ErrorReason.TENANT_SUSPENDED)
-        _acting_tenant(str(who.tenant_id), who.home_tenant_id, snapshot.grants("all", "manage"))
+        renewed = replace(who, snapshot=snapshot)
+        refuse_suspended(renewed)
+        acting_tenant(str(who.tenant_id), who.home_tenant_id, snapshot.grants("all", "manage"))
         check(snapshot)
-        call.principal = replace(who, snapshot=snapshot)
+        call.principal = renewed
 
     def _validate(self, method: Method, proceed: Handler) -> Handler:
         check = validator(method.request)
@@ -377,24 +392,3 @@ def _digest(call: Call, request: bytes) -> bytes:
     lost a role is not shown what they saw with it."""
     roles = sorted(call.principal.snapshot.roles) if call.principal and call.principal.snapshot else []
     return call.sealer.digest("\0".join((call.rpc, *roles)).encode() + b"\0" + request)
-
-
-def _refuse_mismatch(call: Call, header: str, value: UUID) -> None:
-    # The gateway sets these from the token; whoever comes past it must not claim to be somebody else.
-    if call.metadata.get(header, str(value)) != str(value):
-        raise PermissionDenied(
-            f"The header {header} disagrees with the access token.", reason=ErrorReason.IDENTITY_MISMATCH
-        )
-
-
-def _acting_tenant(wish: str, home: UUID, all_rights: bool) -> UUID:
-    try:
-        tenant_id = UUID(wish)
-    except ValueError as error:
-        raise InvalidArgument.fields([("x-act-in-tenant", "must be the id of a tenant")]) from error
-    if tenant_id != home and not (home == SYSTEM_TENANT and all_rights):
-        raise PermissionDenied(
-            "Only a super administrator of the platform acts in another tenant.",
-            metadata={"permission": "all:manage", "resource": "all"},
-        )
-    return tenant_id

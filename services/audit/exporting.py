@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import csv
-import io
 import json
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from kit.access import visible
 from kit.auth import renew
 from kit.db import Database, ReadSession, WriteSession
 from kit.ids import NIL
+from kit.sheets import record
 from services.audit import merkle, models, sealing
 from services.audit.queries import checkpoints, streams, trees
 from services.audit.recording import Seals
@@ -39,8 +38,6 @@ TIMES = ("start_time", "end_time")
 LARGEST_CHUNK = 1 << 20
 # Whoever exports leaves most connections to others.
 READERS = 2
-# Texts that begin so are formulas to spreadsheets, also in the full-width forms of East Asian ones.
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = (
     *("id", "occur_time", "action", "entity_type", "entity_id", "user_id", "acting_tenant_id", "service"),
     *("request_id", "trace_id", "rpc", "client_address", "old_values", "new_values", "record_time"),
@@ -150,12 +147,12 @@ async def _proofs(session: ReadSession, plan: Plan, rows: Sequence[Any]) -> dict
 
 
 def _first_line(plan: Plan) -> bytes:
-    return _csv(COLUMNS) if plan.as_csv else _json({"export": plan.header})
+    return record(COLUMNS) if plan.as_csv else _json({"export": plan.header})
 
 
 def _last_line(plan: Plan, rows: int) -> bytes:
     empty = [""] * (len(COLUMNS) - 2)
-    return _csv(["end", str(rows), *empty]) if plan.as_csv else _json({"end": {"rows": rows}})
+    return record(["end", str(rows), *empty]) if plan.as_csv else _json({"end": {"rows": rows}})
 
 
 def _lines(
@@ -166,7 +163,7 @@ def _lines(
     for row in rows:
         entry = None if row.leaf is None else MessageToDict(next(left))
         if plan.as_csv and entry is not None:
-            yield _csv(_cells(entry))
+            yield record(_cells(entry))
             continue
         line = {"index": row.leaf_index, "hash": _base64(row.hash)}
         if entry is None:
@@ -182,13 +179,6 @@ def _cells(entry: dict[str, Any]) -> Iterator[str]:
         first, *others = name.split("_")
         value = entry.get(first + "".join(map(str.title, others)), "")
         yield value if isinstance(value, str) else sealing.canonical(value).decode()
-
-
-def _csv(cells: Iterable[str]) -> bytes:
-    """One record (RFC 4180) in which no cell is a formula."""
-    text = io.StringIO()
-    csv.writer(text).writerow([f"'{cell}" if cell.startswith(FORMULAS) else cell for cell in cells])
-    return text.getvalue().encode()
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ from storyloom.access.v1.decisions_pb2_grpc import DecisionServiceStub
 from storyloom.audit.v1.events_pb2 import ApprovalDecided
 from storyloom.identity.v1.events_pb2 import ResourcePolicyEdited, TenantChanged
 
-PUBLISHES = {TenantChanged: ("content",), ResourcePolicyEdited: ("audit",)}
+PUBLISHES = {TenantChanged: ("content", "learning"), ResourcePolicyEdited: ("audit",)}
 
 
 class Identity(Service):

@@ -15,11 +15,12 @@ from kit.auth import current
 from kit.db import WriteSession
 from kit.errors import FailedPrecondition, InvalidArgument, PermissionDenied
 from kit.models import now
+from kit.sheets import Memory
 from kit.validation import validator
 from services.identity import grants, queries, rules
 from services.identity.models import User
 from services.identity.policies import OWN_FIELDS
-from services.identity.rosters import Entry, Memory, Person, RoleAssignment
+from services.identity.rosters import Entry, Person, RoleAssignment
 from services.identity.users import IN_SNAPSHOT, changed, check_rights, facts, holds, revoke_invitations
 from storyloom.identity.v1 import user_imports_pb2, users_pb2
 from storyloom.identity.v1.user_imports_pb2 import RowOutcome

@@ -1,16 +1,12 @@
 """What the rows of a file of people say, in the plain format and in OneRoster 1.2."""
 
 import re
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from hashlib import blake2b
-from secrets import token_bytes
 from typing import Any
 
-from services.identity.sheets import CsvRows, Problem, Table, UnreadableFile
+from kit.sheets import CsvRows, Problem, Table, UnreadableFile
 
 MOST_ROWS = 200_000
 SLUGS = re.compile(r"[\s;]+")
@@ -232,71 +228,3 @@ class Files:
         self.notices += [(self._name, notice) for notice in table.notices]
         if "password" in table.columns:
             self.notices.append((self._name, Problem("password", "Passwords in files are not read.")))
-
-
-class Fingerprints:
-    """Texts, each with a value of `width` bytes: in some 9 bytes and its value each, whatever their length.
-
-    64 bits of a keyed hash stand for a text. Of 200,000 texts two are taken for one with a probability of 1 in 10⁹, and
-    nobody can choose them so.
-    """
-
-    def __init__(self, width: int = 0) -> None:
-        self._key, self._width = token_bytes(16), width
-        self._numbers = [array("Q") for _ in range(256)]
-        self._values = [bytearray() for _ in range(256)]
-
-    def add(self, text: str, value: bytes = b"") -> None:
-        """Adds the text if it is not there."""
-        number, bucket, at = self._find(text)
-        if self._numbers[bucket][at : at + 1] != array("Q", [number]):
-            self._numbers[bucket].insert(at, number)
-            self._values[bucket][at * self._width : at * self._width] = value
-
-    def get(self, text: str) -> bytes | None:
-        """The text's value, None if it is not there."""
-        number, bucket, at = self._find(text)
-        if self._numbers[bucket][at : at + 1] != array("Q", [number]):
-            return None
-        return bytes(self._values[bucket][at * self._width : (at + 1) * self._width])
-
-    def _find(self, text: str) -> tuple[int, int, int]:
-        number = int.from_bytes(blake2b(text.encode(), digest_size=8, key=self._key).digest(), "big")
-        return number, number & 255, bisect_left(self._numbers[number & 255], number)
-
-
-class Memory:
-    """What the rows of an import have said so far, each word under its kind. A row's words are kept with its batch.
-
-    An import that writes nothing has no other way to know, and one that writes asks here as well: so both say the same.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Fingerprints] = {}
-        self._fresh: dict[tuple[str, str], bytes] = {}
-
-    def note(self, kind: str, text: str, value: bytes = b"") -> None:
-        """Of one kind all values have the same length."""
-        self._fresh.setdefault((kind, text), value)
-
-    def knows(self, kind: str, text: str) -> bool:
-        """Whether a row said so."""
-        return self.value(kind, text) is not None
-
-    def value(self, kind: str, text: str) -> bytes | None:
-        """What it was noted with; None when no row said so."""
-        kept = self._kept.get(kind)
-        found = kept.get(text) if kept else None
-        return self._fresh.get((kind, text)) if found is None else found
-
-    def keep(self) -> None:
-        """The batch is done."""
-        for (kind, text), value in self._fresh.items():
-            if kind not in self._kept:
-                self._kept[kind] = Fingerprints(len(value))
-            self._kept[kind].add(text, value)
-        self._fresh.clear()
-
-    def forget(self) -> None:
-        """The batch is undone."""
-        self._fresh.clear()

@@ -15,7 +15,6 @@ from kit.db import Database
 from kit.errors import (
     Aborted,
     AlreadyExists,
-    DeadlineExceeded,
     InvalidArgument,
     PermissionDenied,
     Unauthenticated,
@@ -24,9 +23,10 @@ from kit.errors import (
 from kit.ids import new_id
 from kit.limiter import Limiter
 from kit.models import now
+from kit.sheets import UnreadableFile
+from kit.streams import spoken
 from services.identity.admission import Terms, admit, check_default_roles
 from services.identity.rosters import Entry, Files
-from services.identity.sheets import UnreadableFile
 from storyloom.identity.v1 import user_imports_pb2
 from storyloom.identity.v1.user_imports_pb2 import ImportUsersRequest, ImportUsersResponse, RowOutcome
 from storyloom.type.v1.errors_pb2 import ErrorReason
@@ -35,8 +35,6 @@ ROWS_IN_BATCH = 100
 # However many imports there are, they leave the connections and the processor to others most of the time.
 BATCHES_AT_ONCE, LONGEST_WAIT_SECONDS = 2, 30.0
 CONFLICT_RETRIES = 3
-# A file is there already when its import begins; who sends nothing of it for so long will not.
-LONGEST_SILENCE_SECONDS = 60.0
 
 
 class UserImportService:
@@ -49,7 +47,7 @@ class UserImportService:
     async def ImportUsers(
         self, requests: AsyncIterator[ImportUsersRequest], context: Any
     ) -> AsyncIterator[ImportUsersResponse]:
-        requests = _spoken(requests)
+        requests = spoken(requests)
         work = _Import(self, await _options(requests))
         try:
             await work.check_default_roles()
@@ -180,19 +178,6 @@ class _Import:
 
 class _Undone(Exception):
     """Undoes the transaction of a dry run."""
-
-
-async def _spoken(requests: AsyncIterator[ImportUsersRequest]) -> AsyncIterator[ImportUsersRequest]:
-    """The requests, as long as they come."""
-    while True:
-        try:
-            async with asyncio.timeout(LONGEST_SILENCE_SECONDS):
-                request = await anext(requests)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise DeadlineExceeded(f"Nothing came for {LONGEST_SILENCE_SECONDS:g} seconds.") from None
-        yield request
 
 
 async def _options(requests: AsyncIterator[ImportUsersRequest]) -> user_imports_pb2.ImportUsersOptions:

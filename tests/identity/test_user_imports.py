@@ -8,7 +8,7 @@ import tracemalloc
 import grpc
 import pytest
 
-from services.identity import user_imports
+from kit import streams
 from storyloom.audit.v1 import audit_logs_pb2
 from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
 from storyloom.identity.v1 import users_pb2
@@ -245,7 +245,7 @@ class TestStream:
         assert (entry.new_values["complete"], entry.new_values["created"]) == (False, before - 1)
 
     async def test_does_not_wait_for_ever_for_what_does_not_come(self, own, monkeypatch):
-        monkeypatch.setattr(user_imports, "LONGEST_SILENCE_SECONDS", 0.3)
+        monkeypatch.setattr(streams, "LONGEST_SILENCE_SECONDS", 0.3)
         never = asyncio.Event()
 
         async def requests():
