@@ -3,30 +3,26 @@
 from typing import Any
 from uuid import UUID
 
-from kit import audit, outbox
+from kit import audit
 from kit.access import require
 from kit.audit import Action
-from kit.auth import current
-from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition, NotFound, PermissionDenied
+from kit.db import Database
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.learning import queries, rules
+from services.learning import rules
+from services.learning.enrolling import Registry, announce, enroll
 from services.learning.models import Enrollment
-from storyloom.content.v1.courses_pb2 import CourseStatus, GetCourseRequest
-from storyloom.identity.v1.access_pb2 import GetUserSummariesRequest
+from services.learning.queries import enrollments as queries
 from storyloom.learning.v1 import enrollments_pb2
 from storyloom.learning.v1.enrollments_pb2 import Enrollment as EnrollmentMessage
 from storyloom.learning.v1.enrollments_pb2 import EnrollmentState
-from storyloom.learning.v1.events_pb2 import EnrollmentChanged
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 
 class EnrollmentService:
     SERVICE = enrollments_pb2.DESCRIPTOR.services_by_name["EnrollmentService"]
 
-    def __init__(self, db: Database, *, courses: Any, access: Any) -> None:
-        self.db, self._courses, self._access = db, courses, access
+    def __init__(self, db: Database, registry: Registry) -> None:
+        self.db, self._registry = db, registry
 
     async def CreateEnrollment(
         self, request: enrollments_pb2.CreateEnrollmentRequest, context: Any
@@ -34,13 +30,28 @@ class EnrollmentService:
         wanted = request.enrollment
         enrollment = Enrollment(course_id=UUID(wanted.course_id), user_id=UUID(wanted.user_id))
         require("create", enrollment)
-        await self._check_course(enrollment.course_id)
-        await self._check_user(enrollment.user_id)
+        await self._registry.check_course(enrollment.course_id, "enrollment.course_id")
+        await self._registry.check_user(enrollment.user_id, "enrollment.user_id")
         async with self.db.write() as session:
             session.add(enrollment)
             audit.record(session, Action.CREATE, enrollment)
-            _publish(session, enrollment)
+            announce(session, enrollment)
         return enrollment_to_proto(enrollment)
+
+    async def BatchCreateEnrollments(
+        self, request: enrollments_pb2.BatchCreateEnrollmentsRequest, context: Any
+    ) -> enrollments_pb2.BatchCreateEnrollmentsResponse:
+        course_id, user_ids = UUID(request.course_id), list(map(UUID, request.user_ids))
+        for user_id in user_ids:
+            require("create", Enrollment(course_id=course_id, user_id=user_id))
+        await self._registry.check_course(course_id, "course_id")
+        await self._registry.check_users(user_ids)
+        async with self.db.write() as session:
+            await enroll(session, course_id, user_ids)
+            rows = {row.user_id: row for row in await queries.list_active(session, course_id, user_ids)}
+        return enrollments_pb2.BatchCreateEnrollmentsResponse(
+            enrollments=[enrollment_to_proto(rows[one]) for one in user_ids if one in rows]
+        )
 
     async def GetEnrollment(self, request: enrollments_pb2.GetEnrollmentRequest, context: Any) -> EnrollmentMessage:
         async with self.db.read() as session:
@@ -75,7 +86,7 @@ class EnrollmentService:
             rules.check_active(enrollment.state)
             enrollment.state, enrollment.withdraw_time = "withdrawn", now()
             audit.record(session, "withdraw", enrollment)
-            _publish(session, enrollment)
+            announce(session, enrollment)
         return enrollment_to_proto(enrollment)
 
     async def CheckEnrollment(
@@ -84,21 +95,6 @@ class EnrollmentService:
         async with self.db.read(UUID(request.tenant_id)) as session:
             active = await queries.is_enrolled(session, UUID(request.user_id), UUID(request.course_id))
         return enrollments_pb2.CheckEnrollmentResponse(active=active)
-
-    async def _check_course(self, course_id: UUID) -> None:
-        try:
-            course = await self._courses.GetCourse(GetCourseRequest(id=str(course_id)))
-        except (NotFound, PermissionDenied) as error:
-            raise _missing("course") from error
-        if course.status != CourseStatus.COURSE_STATUS_PUBLISHED:
-            state = CourseStatus.Name(course.status).removeprefix("COURSE_STATUS_").lower()
-            raise FailedPrecondition("The course takes no enrolments.", metadata={"state": state})
-
-    async def _check_user(self, user_id: UUID) -> None:
-        request = GetUserSummariesRequest(tenant_id=str(current().tenant_id), ids=[str(user_id)])
-        answer = await self._access.GetUserSummaries(request)
-        if not answer.users[0].exists:
-            raise _missing("user")
 
 
 def enrollment_to_proto(row: Any) -> EnrollmentMessage:
@@ -114,24 +110,6 @@ def enrollment_to_proto(row: Any) -> EnrollmentMessage:
     if row.withdraw_time:
         message.withdraw_time.FromDatetime(row.withdraw_time)
     return message
-
-
-def _publish(session: WriteSession, enrollment: Enrollment) -> None:
-    changed = EnrollmentChanged(
-        enrollment_id=str(enrollment.id),
-        course_id=str(enrollment.course_id),
-        user_id=str(enrollment.user_id),
-        active=enrollment.state == "active",
-    )
-    outbox.publish(session, "enrollment", enrollment.id, changed)
-
-
-def _missing(resource: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"There is no such {resource}.",
-        reason=ErrorReason.REFERENCE_NOT_FOUND,
-        metadata={"field": f"enrollment.{resource}_id"},
-    )
 
 
 def _stored_state(state: EnrollmentState) -> str:

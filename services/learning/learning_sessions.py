@@ -12,10 +12,12 @@ from kit.db import Database, WriteSession
 from kit.errors import NotFound
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.learning import queries, rules
+from services.learning import rules
 from services.learning.models import LearningSession
 from services.learning.progress import taken_lessons
 from services.learning.projections import LessonIndex
+from services.learning.queries import learning_sessions as queries
+from services.learning.queries.progress import get_standing
 from services.learning.rules import Activity
 from storyloom.content.v1.stories_pb2 import GetStoryRequest
 from storyloom.content.v1.story_versions_pb2 import View
@@ -37,7 +39,7 @@ class LearningSessionService:
         await self._check_story(opened)
         await self._index.ensure(opened.lesson_id)
         async with self.db.write() as session:
-            standing = await queries.get_standing(session, opened.user_id, opened.lesson_id)
+            standing = await get_standing(session, opened.user_id, opened.lesson_id)
             require("create", opened, known=taken_lessons(standing))
             rules.check_open(published=standing.published, enrolled=standing.enrolled)
             await _end_earlier(session, opened)

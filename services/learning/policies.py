@@ -33,4 +33,17 @@ RULES = (
         frozenset({"read", "list", "update"}),
         _own("learning_session"),
     ),
+    Rule(
+        "learner sees and adds to own progress with words",
+        "vocabulary_progress",
+        frozenset({"read", "list", "update"}),
+        _own("vocabulary_progress"),
+    ),
+    Rule("learner reviews words", "vocabulary_review", frozenset({"create", "list"}), _own("vocabulary_review")),
+    Rule(
+        "learner sees and changes own settings",
+        "learner_settings",
+        frozenset({"read", "update"}),
+        _own("learner_settings"),
+    ),
 )

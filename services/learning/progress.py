@@ -12,9 +12,11 @@ from kit.db import Database, ReadSession, WriteSession
 from kit.errors import Aborted, NotFound
 from kit.models import now
 from kit.pagination import Page
-from services.learning import queries, rules
+from services.learning import rules
 from services.learning.models import Progress
 from services.learning.projections import LessonIndex
+from services.learning.queries import progress as queries
+from services.learning.queries.enrollments import is_enrolled
 from storyloom.learning.v1 import progress_pb2
 from storyloom.learning.v1.progress_pb2 import Progress as ProgressMessage
 from storyloom.learning.v1.progress_pb2 import ProgressStatus
@@ -43,6 +45,21 @@ class ProgressService:
             _check_etag(standing, request.progress.etag)
             recorded = await _advance(session, standing, told, request.progress.etag)
         return progress_to_proto(recorded)
+
+    async def OverrideProgress(self, request: progress_pb2.OverrideProgressRequest, context: Any) -> ProgressMessage:
+        lesson_id = UUID(request.lesson_id)
+        await self._index.ensure(lesson_id)
+        async with self.db.write() as session:
+            standing = await queries.get_standing(session, UUID(request.user_id), lesson_id)
+            require("override", standing, resource="progress")
+            rules.check_member(enrolled=standing.enrolled, recorded=standing.id is not None)
+            rules.check_open(published=standing.published, enrolled=True)
+            _check_etag(standing, request.etag)
+            recorded = standing.status, standing.position_percent
+            status, percent = rules.override(recorded, _stored_status(request.status))
+            row = await queries.override_progress(session, standing, status, percent, at=now())
+            _record_override(session, row, request.reason.strip())
+        return progress_to_proto(row)
 
     async def GetProgress(self, request: progress_pb2.GetProgressRequest, context: Any) -> ProgressMessage:
         lesson_id = UUID(request.lesson_id)
@@ -76,7 +93,7 @@ class ProgressService:
         user_id = UUID(request.user_id) if request.user_id else current().subject
         require("read", Progress(user_id=user_id, course_id=course_id))
         async with self.db.read() as session:
-            if not await queries.is_enrolled(session, user_id, course_id, ever=True):
+            if not await is_enrolled(session, user_id, course_id, ever=True):
                 raise NotFound("enrollment")
             units = await queries.list_unit_progress(session, user_id, course_id)
         return _course_progress(user_id, course_id, units)
@@ -90,9 +107,10 @@ async def _advance(session: WriteSession, standing: Any, told: dict[str, Any], e
         _stored_status(told.get("status", ProgressStatus.PROGRESS_STATUS_UNSPECIFIED)),
         told.get("position_percent", 0),
     )
-    status, percent = rules.advance(recorded, report)
-    if recorded == (status, percent) and not rules.is_view_due(standing.last_view_time, at):
+    if recorded == rules.advance(recorded, report) and not rules.is_view_due(standing.last_view_time, at):
         return standing
+    # Not what was recorded when it was read: a teacher may have set it back since.
+    status, percent = rules.advance(rules.NOTHING, report)
     row = await queries.upsert_progress(session, standing, status, percent, at=at, etag=etag)
     _record(session, row)
     return row
@@ -107,6 +125,22 @@ def _record(session: WriteSession, row: Any) -> None:
     old = {name: value for name, value in old.items() if value != getattr(row, name)}
     if old:
         audit.write(session, Action.UPDATE, "progress", row.id, old=old, new={name: getattr(row, name) for name in old})
+
+
+def _record_override(session: WriteSession, row: Any, reason: str) -> None:
+    """Tells what the progress was and is, and why, whether or not that changes anything."""
+    old = {name: getattr(row, f"old_{name}") for name in CHANGES} if row.old_status else {}
+    new = {name: getattr(row, name) for name in ("user_id", "lesson_id", "course_id", *CHANGES)}
+    audit.write(
+        session,
+        "override",
+        "progress",
+        row.id,
+        old=old or None,
+        new=new | {"reason": reason},
+        sensitive=("reason",),
+        subject_id=row.user_id,
+    )
 
 
 def taken_lessons(standing: Any) -> dict[str, Any]:

@@ -1,33 +1,53 @@
-"""What learning knows of content's courses and lessons: told by events, or asked for before the event is here."""
+"""What learning knows of content and of the tenant: told by events, or asked for before the event is here."""
 
+from collections.abc import Collection, Sequence
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from kit.auth import current
 from kit.db import Database, WriteSession
-from services.learning import queries
+from kit.errors import DeadlineExceeded, PermissionDenied, Unavailable
+from kit.ids import NIL
+from kit.models import now
+from services.learning.queries import learners
+from services.learning.queries import projections as queries
+from services.learning.queries.vocabulary_progress import list_met
+from services.learning.wordlists import same
 from storyloom.content.v1.courses_pb2 import CourseStatus
 from storyloom.content.v1.events_pb2 import CourseChanged, LessonChanged
 from storyloom.content.v1.lessons_pb2 import GetLessonRequest, Lesson, LessonStatus
+from storyloom.content.v1.vocabularies_pb2 import BatchGetVocabulariesRequest, ListVocabulariesRequest, Vocabulary
 from storyloom.event.v1.events_pb2 import Event
+from storyloom.identity.v1.events_pb2 import TenantChanged
 
 REMEMBERED_LESSONS = 20_000
+WORDS_AT_ONCE = 500
+# Content is asked while a learner waits.
+WORDS_SECONDS = 2.0
 
 
 async def on_lesson_changed(session: WriteSession, event: Event, lesson: LessonChanged) -> None:
+    if lesson.purged:
+        await queries.delete_lesson(session, UUID(lesson.lesson_id))
+        return
     values = _lesson_values(lesson) | {"id": UUID(lesson.lesson_id), "deleted": lesson.deleted}
     await queries.upsert_lesson(session, values)
 
 
 async def on_course_changed(session: WriteSession, event: Event, course: CourseChanged) -> None:
+    if course.purged:
+        await queries.delete_course(session, UUID(course.course_id))
+        return
     status = CourseStatus.Name(course.status).removeprefix("COURSE_STATUS_").lower()
-    await queries.upsert_course(session, {"id": UUID(course.course_id), "status": status, "deleted": course.deleted})
+    values = {"title": course.title, "status": status, "deleted": course.deleted}
+    await queries.upsert_course(session, {"id": UUID(course.course_id), **values})
 
 
 class LessonIndex:
     """Sees to it that a lesson is in the index before a transaction needs it.
 
-    Rows never leave the index, so a lesson that was found once need not be looked for again.
+    Rows leave the index only for good, so a lesson that was found once need not be looked for again.
     """
 
     def __init__(self, db: Database, lessons: Any) -> None:
@@ -64,3 +84,50 @@ def _lesson_values(lesson: Lesson | LessonChanged) -> dict[str, Any]:
         "position": lesson.position,
         "prerequisite_ids": [UUID(one) for one in lesson.prerequisite_ids],
     }
+
+
+async def on_tenant_changed(session: WriteSession, event: Event, payload: TenantChanged) -> None:
+    """Keeps what the tenant wants to be remembered, from now on."""
+    if chosen := payload.settings.desired_retention:
+        await learners.insert_retention_change(session, NIL, now(), Decimal(chosen), None)
+
+
+class Words:
+    """Finds out which words there are: those that a learner has met, and those that content shows to the caller."""
+
+    def __init__(self, db: Database, vocabularies: Any) -> None:
+        self._db, self._vocabularies = db, vocabularies
+
+    async def existing(self, ids: Collection[UUID]) -> set[UUID]:
+        """Those of the words that there are for the caller. While content cannot be asked all of them are: what a
+        phone has recorded is not lost, and a word that never was is a row in its learner's own list."""
+        async with self._db.read() as session:
+            met = await list_met(session, current().subject, ids)
+        try:
+            return met | (await self.shown([one for one in ids if one not in met])).keys()
+        except (Unavailable, DeadlineExceeded):
+            return set(ids)
+
+    async def shown(self, ids: Sequence[UUID]) -> dict[UUID, Vocabulary]:
+        """Those of the words that content shows to the caller. Raises UNAVAILABLE when it cannot be asked."""
+        found: dict[UUID, Vocabulary] = {}
+        for start in range(0, len(ids), WORDS_AT_ONCE):
+            request = BatchGetVocabulariesRequest(ids=map(str, ids[start : start + WORDS_AT_ONCE]))
+            try:
+                answer = await self._vocabularies.BatchGetVocabularies(request, timeout=WORDS_SECONDS)
+            except PermissionDenied:
+                return {}
+            found |= {UUID(one.id): one for one in answer.vocabularies}
+        return found
+
+    async def named(self, name: str, language: str, learning_language: str) -> list[UUID]:
+        """The words whose term or translation this is, at most the first hundred that begin so."""
+        request = ListVocabulariesRequest(
+            query=name, language=language, learning_language=learning_language, order_by="term", page_size=100
+        )
+        try:
+            answer = await self._vocabularies.ListVocabularies(request)
+        except PermissionDenied:
+            return []
+        wanted = same(name)
+        return [UUID(one.id) for one in answer.vocabularies if wanted in {same(one.term), same(one.translation)}]

@@ -12,6 +12,7 @@ from storyloom.type.v1.errors_pb2 import ErrorReason
 IDLE_CAP = timedelta(seconds=60)
 ABANDONED_AFTER = timedelta(minutes=30)
 INTERACTIONS_PER_SECOND = 10
+MOST_MEMBERS = 500
 # A view that brings nothing new is written down at most this often.
 VIEW_PRECISION = timedelta(minutes=1)
 
@@ -25,6 +26,7 @@ class Status(StrEnum):
 
 
 ORDER = tuple(Status)
+NOTHING = (Status.NOT_STARTED, 0)
 
 
 def advance(recorded: tuple[str, int], told: tuple[str, int]) -> tuple[Status, int]:
@@ -36,6 +38,12 @@ def advance(recorded: tuple[str, int], told: tuple[str, int]) -> tuple[Status, i
     moved = Status.IN_PROGRESS if told[1] else Status.NOT_STARTED
     status = max(Status(recorded[0]), Status(told[0] or Status.NOT_STARTED), moved, key=ORDER.index)
     return status, 100 if status is Status.COMPLETED else max(recorded[1], told[1])
+
+
+def override(recorded: tuple[str, int], status: str) -> tuple[Status, int]:
+    """Status and percentage after a teacher has set the status, also back."""
+    percent = {Status.NOT_STARTED: 0, Status.IN_PROGRESS: recorded[1], Status.COMPLETED: 100}
+    return Status(status), percent[Status(status)]
 
 
 def is_view_due(last_view: datetime | None, now: datetime) -> bool:
@@ -62,6 +70,24 @@ def check_prerequisites(missing: Sequence[UUID], status: str) -> None:
             reason=ErrorReason.WRONG_STATE,
             metadata={"state": "locked", "prerequisite_ids": ",".join(sorted(map(str, missing)))},
         )
+
+
+def check_member(*, enrolled: bool, recorded: bool) -> None:
+    """Raises WRONG_STATE unless the learner takes the course of the lesson, or has progress in the lesson."""
+    if not enrolled and not recorded:
+        raise _wrong_state("The learner is not enrolled in the course of the lesson.", "not_enrolled")
+
+
+def check_size(members: int) -> None:
+    """Raises WRONG_STATE when these are more members than a cohort may have."""
+    if members > MOST_MEMBERS:
+        raise _wrong_state(f"A cohort has at most {MOST_MEMBERS} members.", "full")
+
+
+def check_deleted(deleted_at: datetime | None) -> None:
+    """Raises WRONG_STATE unless the cohort is deleted."""
+    if deleted_at is None:
+        raise _wrong_state("The cohort is not deleted.", "undeleted")
 
 
 def percent_of(completed: int, lessons: int) -> int:

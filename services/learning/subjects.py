@@ -1,13 +1,36 @@
-"""What is personal in the learning service: all that learners leave behind. It is theirs, and goes with them."""
+"""What is personal in the learning service: all that learners leave behind. It is theirs, and goes with them. Classes
+are the school's; only who made them is somebody's."""
 
-from kit.holdings import GOES, Held, Holdings
-from services.learning.models import Base, Enrollment, LearningSession, Progress
+from kit.holdings import GOES, NOBODY, Held, Holdings, loses_name
+from services.learning.models import (
+    Base,
+    Cohort,
+    CohortMember,
+    Enrollment,
+    Learner,
+    LearnerSettings,
+    LearningSession,
+    Progress,
+    RetentionChange,
+    VocabularyExposure,
+    VocabularyProgress,
+    VocabularyReview,
+)
 
 HOLDINGS = Holdings(
     metadata=Base.metadata,
     held=(
         Held(Enrollment, "user_id", GOES),
+        Held(Cohort, "author_id", loses_name("a class is the school's, whoever made it", author_id=NOBODY)),
+        Held(CohortMember, "user_id", GOES),
         Held(Progress, "user_id", GOES),
         Held(LearningSession, "user_id", GOES),
+        Held(VocabularyReview, "user_id", GOES),
+        Held(VocabularyExposure, "user_id", GOES),
+        Held(VocabularyProgress, "user_id", GOES),
+        Held(LearnerSettings, "user_id", GOES),
+        Held(RetentionChange, "user_id", GOES),
+        Held(Learner, "id", GOES),
     ),
+    excused={"user_vocabulary_progress.last_review_id": "a review of the same learner's"},
 )

@@ -12,6 +12,7 @@ from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.content.v1.lessons_pb2 import GetLessonRequest, Lesson
 from storyloom.content.v1.lessons_pb2_grpc import LessonServiceStub
 from storyloom.learning.v1.enrollments_pb2 import (
+    BatchCreateEnrollmentsRequest,
     CheckEnrollmentRequest,
     CreateEnrollmentRequest,
     Enrollment,
@@ -133,6 +134,69 @@ class TestCreateEnrollment:
         ids = {"course_id": str(uuid4()), "user_id": str(uuid4())} | {field: ""}
         async with refused("INVALID_FIELD", field="enrollment"):
             await enrollments_of(school.teacher).CreateEnrollment(wanted(**ids))
+
+
+async def enrol_all(person: Person, course_id: str, *user_ids: str) -> list[Enrollment]:
+    request = BatchCreateEnrollmentsRequest(course_id=course_id, user_ids=user_ids)
+    return list((await enrollments_of(person).BatchCreateEnrollments(request)).enrollments)
+
+
+class TestBatchCreateEnrollments:
+    async def test_enrols_who_is_not_yet_and_answers_in_the_order_of_the_request(
+        self, school: School, make_course: MakeCourse, entries_of: ListEntries
+    ) -> None:
+        course = await make_course()
+        before = await course.enrol(school.student2)
+        ids = [school.teacher2.user_id, school.student2.user_id, school.student.user_id]
+        made = await enrol_all(school.teacher, course.id, *ids)
+        assert [one.user_id for one in made] == ids
+        assert made[1] == before
+        assert {one.state for one in made} == {ACTIVE}
+        assert await seconds_until(True, school.student, course.lesson_ids[0]) < SOON
+        for one in (made[0], made[2]):
+            [entry] = await entries_of(entity_type="enrollment", entity_id=one.id)
+            alone = (await entries_of(entity_type="enrollment", entity_id=before.id))[0]
+            assert entry.action == alone.action == "create"
+            assert entry.new_values.keys() == alone.new_values.keys()
+            assert entry.new_values["user_id"] == one.user_id
+
+    async def test_enrols_all_or_none_and_tells_absent_and_foreign_users_alike(
+        self, school: School, make_course: MakeCourse
+    ) -> None:
+        course = await make_course(lessons=0)
+        for user_id in (school.outsider.user_id, str(uuid4())):
+            async with refused("REFERENCE_NOT_FOUND") as refusal:
+                await enrol_all(school.teacher, course.id, school.student.user_id, user_id)
+            assert refusal.metadata == {"field": "user_ids", "ids": user_id}
+        listed = await enrollments_of(school.teacher).ListEnrollments(ListEnrollmentsRequest(course_id=course.id))
+        assert not listed.enrollments
+
+    async def test_who_withdrew_starts_anew_and_the_record_stays(
+        self, school: School, make_course: MakeCourse
+    ) -> None:
+        course = await make_course(lessons=0)
+        stub = enrollments_of(school.teacher)
+        [first] = await enrol_all(school.teacher, course.id, school.student.user_id)
+        ended = await stub.WithdrawEnrollment(WithdrawEnrollmentRequest(id=first.id))
+        [second] = await enrol_all(school.teacher, course.id, school.student.user_id)
+        assert second.id != first.id
+        assert await stub.GetEnrollment(GetEnrollmentRequest(id=first.id)) == ended
+
+    async def test_refuses_courses_as_enrolling_one_does(self, school: School, make_course: MakeCourse) -> None:
+        draft = await make_course(lessons=0, published=False)
+        async with refused("WRONG_STATE"):
+            await enrol_all(school.teacher, draft.id, school.student.user_id)
+        answers: list[Refusal] = []
+        for course_id in ((await make_course(school.outsider_teacher, lessons=0)).id, str(uuid4())):
+            async with refused("REFERENCE_NOT_FOUND") as refusal:
+                await enrol_all(school.teacher, course_id, school.student.user_id)
+            answers.append(refusal)
+        assert answers[0].status == answers[1].status
+
+    async def test_is_not_for_learners(self, school: School, make_course: MakeCourse) -> None:
+        course = await make_course(lessons=0)
+        async with refused("PERMISSION_REQUIRED"):
+            await enrol_all(school.student, course.id, school.student.user_id)
 
 
 class TestGetEnrollment:

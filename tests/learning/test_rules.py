@@ -71,6 +71,32 @@ class TestAdvance:
         assert fold(told[:count]) == fold(sorted(told[:count]))
 
 
+class TestOverride:
+    @pytest.mark.parametrize(
+        ("recorded", "status", "set_to"),
+        [
+            ((NEW, 0), DONE, (DONE, 100)),
+            ((BEGUN, 40), DONE, (DONE, 100)),
+            ((DONE, 100), BEGUN, (BEGUN, 100)),
+            ((BEGUN, 40), BEGUN, (BEGUN, 40)),
+            ((DONE, 100), NEW, (NEW, 0)),
+        ],
+    )
+    def test_sets_the_status_also_back(
+        self, recorded: tuple[Status, int], status: str, set_to: tuple[Status, int]
+    ) -> None:
+        assert rules.override(recorded, status) == set_to
+
+    @given(recorded=reports, report=reports)
+    def test_a_report_adds_the_same_to_what_is_there_as_to_what_it_was_made_for(
+        self, recorded: tuple[str, int], report: tuple[str, int]
+    ) -> None:
+        """So that writing what it says by itself loses nothing, and takes back nothing that was set since."""
+        before = rules.advance(rules.NOTHING, recorded)
+        alone = rules.advance(rules.NOTHING, report)
+        assert rules.advance(before, alone) == rules.advance(before, report)
+
+
 class TestViewIsDue:
     @pytest.mark.parametrize(
         ("last_view", "wanted"),

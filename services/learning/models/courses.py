@@ -1,19 +1,14 @@
-"""Tables of the learning service. `lesson_index` and `course_index` mirror what content told by events."""
+"""Who takes which course, and how far they come in its lessons."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, Index, Interval, Text, Uuid, text
+from sqlalchemy import CheckConstraint, Index, Interval, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-import kit.models
-from kit.models import Resource, TenantRow, Timed, now
+from kit.models import Resource, now
+from services.learning.models.base import Base
 from storyloom.learning.v1 import enrollments_pb2, learning_sessions_pb2, progress_pb2
-
-
-class Base(kit.models.Base):
-    __abstract__ = True
-    metadata = kit.models.metadata("learning")
 
 
 class Enrollment(Resource, Base):
@@ -55,7 +50,7 @@ class Progress(Resource, Base):
     status: Mapped[str]
     position_percent: Mapped[int]
     start_time: Mapped[datetime | None]
-    last_view_time: Mapped[datetime]
+    last_view_time: Mapped[datetime | None]
     complete_time: Mapped[datetime | None]
 
 
@@ -86,31 +81,3 @@ class LearningSession(Resource, Base):
     interactions: Mapped[int] = mapped_column(default=0)
     # A session without a sign of life is abandoned, though nobody comes by to write it down: see `rules.state_at`.
     state: Mapped[str] = mapped_column(Text, default="open", server_default="open")
-
-
-class IndexedLesson(TenantRow, Timed, Base):
-    """What content told of a lesson, whose id is the row's. Prerequisites may be lessons not told of yet."""
-
-    __tablename__ = "lesson_index"
-    __table_args__ = (
-        CheckConstraint("status IN ('draft', 'published')", name="status"),
-        Index(None, "tenant_id", "course_id"),
-    )
-
-    course_id: Mapped[UUID]
-    unit_id: Mapped[UUID]
-    title: Mapped[str]
-    status: Mapped[str]
-    position: Mapped[int]
-    prerequisite_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    deleted: Mapped[bool] = mapped_column(server_default=text("false"))
-
-
-class IndexedCourse(TenantRow, Timed, Base):
-    """What content told of a course, whose id is the row's."""
-
-    __tablename__ = "course_index"
-    __table_args__ = (CheckConstraint("status IN ('draft', 'published', 'archived')", name="status"),)
-
-    status: Mapped[str]
-    deleted: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -1,0 +1,119 @@
+"""Statements about the time learners spend."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, and_, func, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from kit.access import visible
+from kit.db import ReadSession, WriteSession
+from kit.errors import Aborted
+from kit.pagination import Page
+from services.learning.models import LearningSession
+from services.learning.queries.base import found
+from services.learning.rules import ABANDONED_AFTER
+
+SESSION: tuple[Any, ...] = (
+    LearningSession.id,
+    LearningSession.user_id,
+    LearningSession.lesson_id,
+    LearningSession.story_id,
+    LearningSession.start_time,
+    LearningSession.last_seen_time,
+    LearningSession.end_time,
+    LearningSession.active_duration,
+    LearningSession.interactions,
+    LearningSession.state,
+    LearningSession.revision,
+)
+
+
+async def get_session(session: ReadSession, session_id: UUID) -> Any:
+    rows = await session.execute(
+        select(*SESSION).where(LearningSession.tenant_id == session.tenant_id, LearningSession.id == session_id)
+    )
+    return found(rows.one_or_none(), "learning_session")
+
+
+async def get_session_to_change(session: WriteSession, session_id: UUID) -> LearningSession:
+    statement = (
+        select(LearningSession)
+        .where(LearningSession.tenant_id == session.tenant_id, LearningSession.id == session_id)
+        .with_for_update()
+    )
+    running: LearningSession = found(await session.scalar(statement), "learning_session")
+    return running
+
+
+async def find_open_session(session: WriteSession, user_id: UUID) -> LearningSession | None:
+    """The one session of the user that is stored as open, locked."""
+    statement = (
+        select(LearningSession)
+        .where(
+            LearningSession.tenant_id == session.tenant_id,
+            LearningSession.user_id == user_id,
+            LearningSession.state == "open",
+        )
+        .with_for_update()
+    )
+    found: LearningSession | None = await session.scalar(statement)
+    return found
+
+
+async def list_silent_to_change(
+    session: WriteSession, after: UUID, since: datetime, most: int
+) -> Sequence[LearningSession]:
+    """The next sessions stored as open that were last heard of before `since`, locked; not those that somebody is
+    changing at this moment."""
+    statement = (
+        select(LearningSession)
+        .where(_silent(session, since), LearningSession.id > after)
+        .order_by(LearningSession.id)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    return (await session.execute(statement)).scalars().all()
+
+
+async def count_silent(session: ReadSession, since: datetime) -> int:
+    return int(await session.scalar(select(func.count()).where(_silent(session, since))) or 0)
+
+
+def _silent(session: ReadSession, since: datetime) -> Any:
+    return and_(
+        LearningSession.tenant_id == session.tenant_id,
+        LearningSession.state == "open",
+        LearningSession.last_seen_time < since,
+    )
+
+
+async def insert_session(session: WriteSession, opened: LearningSession) -> None:
+    """Raises ABORTED (CONCURRENT_CHANGE) when the user opens another session at the same moment."""
+    session.add(opened)
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        raise Aborted("Another session was opened at the same moment; try again.") from error
+
+
+async def list_sessions(
+    session: ReadSession, page: Page, *, lesson_id: str, user_id: str, state: str, at: datetime
+) -> Sequence[Row[Any]]:
+    statement = select(*SESSION).where(LearningSession.tenant_id == session.tenant_id, visible("list", LearningSession))
+    if lesson_id:
+        statement = statement.where(LearningSession.lesson_id == UUID(lesson_id))
+    if user_id:
+        statement = statement.where(LearningSession.user_id == UUID(user_id))
+    if state:
+        statement = statement.where(_in_state(state, at))
+    return (await session.execute(page.apply(statement, LearningSession.id))).all()
+
+
+def _in_state(state: str, at: datetime) -> Any:
+    """`rules.state_at` as a filter."""
+    silent = and_(LearningSession.state == "open", LearningSession.last_seen_time < at - ABANDONED_AFTER)
+    stored = LearningSession.state == state
+    return {"open": and_(stored, ~silent), "abandoned": or_(stored, silent)}.get(state, stored)

@@ -1,0 +1,190 @@
+"""Statements about how far learners have come."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, and_, func, select
+
+from kit.access import visible
+from kit.db import ReadSession, WriteSession
+from kit.errors import Aborted
+from kit.ids import new_id
+from kit.pagination import Page
+from services.learning.models import IndexedLesson, Progress
+from services.learning.queries.base import found
+from services.learning.rules import Status
+from storyloom.type.v1.errors_pb2 import ErrorReason
+
+PROGRESS: tuple[Any, ...] = (
+    Progress.id,
+    Progress.lesson_id,
+    Progress.course_id,
+    Progress.user_id,
+    Progress.status,
+    Progress.position_percent,
+    Progress.start_time,
+    Progress.last_view_time,
+    Progress.complete_time,
+    Progress.created_at,
+    Progress.updated_at,
+    Progress.revision,
+)
+
+# The two statements of the busiest call go past SQLAlchemy, which would cost each of them four times as much.
+
+# Where a learner stands with a lesson, in one round trip: what the lesson asks, and what is recorded. A prerequisite
+# that the index lacks is one whose event is on its way: it counts as missing. A deleted one no longer counts.
+STANDING = """
+SELECT l.id AS lesson_id, l.course_id, $2::uuid AS user_id,
+       l.status = 'published' AND coalesce(c.status, 'published') <> 'draft' AS published,
+       EXISTS (SELECT 1 FROM learning.enrollments e
+               WHERE e.tenant_id = $1 AND e.user_id = $2 AND e.course_id = l.course_id
+                 AND e.state = 'active') AS enrolled,
+       ARRAY(SELECT needed.id FROM unnest(l.prerequisite_ids) AS needed (id)
+             LEFT JOIN learning.lesson_index n ON n.tenant_id = $1 AND n.id = needed.id
+             WHERE n.deleted IS NOT TRUE
+               AND NOT EXISTS (SELECT 1 FROM learning.user_progress d
+                               WHERE d.tenant_id = $1 AND d.user_id = $2 AND d.lesson_id = needed.id
+                                 AND d.status = 'completed')) AS missing,
+       p.id, coalesce(p.status, 'not_started') AS status, coalesce(p.position_percent, 0) AS position_percent,
+       p.start_time, p.last_view_time, p.complete_time, p.created_at, p.updated_at, coalesce(p.revision, 0) AS revision
+FROM learning.lesson_index l
+LEFT JOIN learning.course_index c ON c.tenant_id = $1 AND c.id = l.course_id
+LEFT JOIN learning.user_progress p ON p.tenant_id = $1 AND p.user_id = $2 AND p.lesson_id = l.id
+WHERE l.tenant_id = $1 AND l.id = $3 AND NOT l.deleted AND c.deleted IS NOT TRUE
+"""
+
+# Concurrent reports meet here, so here is where nothing may go back: `rules.advance` once more, on the current row.
+UPSERT_PROGRESS = """
+INSERT INTO learning.user_progress AS p
+  (tenant_id, id, user_id, lesson_id, course_id, status, position_percent, start_time, last_view_time, complete_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+ON CONFLICT (tenant_id, user_id, lesson_id) DO UPDATE SET
+  status = CASE WHEN 'completed' IN (p.status, excluded.status) THEN 'completed'
+                WHEN 'in_progress' IN (p.status, excluded.status) THEN 'in_progress'
+                ELSE 'not_started' END,
+  position_percent = greatest(p.position_percent, excluded.position_percent),
+  start_time = coalesce(p.start_time, excluded.start_time),
+  last_view_time = greatest(p.last_view_time, excluded.last_view_time),
+  complete_time = coalesce(p.complete_time, excluded.complete_time),
+  updated_at = now(),
+  revision = p.revision + 1
+WHERE $11::text IN ('', p.revision::text)
+RETURNING new.id, new.lesson_id, new.course_id, new.user_id, new.status, new.position_percent, new.start_time,
+          new.last_view_time, new.complete_time, new.created_at, new.updated_at, new.revision,
+          old.status AS old_status, old.position_percent AS old_position_percent, old.start_time AS old_start_time,
+          old.complete_time AS old_complete_time
+"""
+# What a teacher decides replaces what is recorded, unless a report came in between.
+OVERRIDE_PROGRESS = """
+INSERT INTO learning.user_progress AS p
+  (tenant_id, id, user_id, lesson_id, course_id, status, position_percent, start_time, complete_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (tenant_id, user_id, lesson_id) DO UPDATE SET
+  status = excluded.status, position_percent = excluded.position_percent,
+  start_time = CASE WHEN excluded.start_time IS NOT NULL THEN coalesce(p.start_time, excluded.start_time) END,
+  complete_time = CASE WHEN excluded.complete_time IS NOT NULL
+                       THEN coalesce(p.complete_time, excluded.complete_time) END,
+  updated_at = now(),
+  revision = p.revision + 1
+WHERE p.revision = $10
+RETURNING new.id, new.lesson_id, new.course_id, new.user_id, new.status, new.position_percent, new.start_time,
+          new.last_view_time, new.complete_time, new.created_at, new.updated_at, new.revision,
+          old.status AS old_status, old.position_percent AS old_position_percent, old.start_time AS old_start_time,
+          old.complete_time AS old_complete_time
+"""
+
+
+async def get_standing(session: ReadSession, user_id: UUID, lesson_id: UUID) -> Any:
+    """Where the learner stands with the lesson, see `STANDING`; without a record `id` is None and `revision` 0."""
+    return found(await session.fetchrow(STANDING, user_id, lesson_id), "lesson")
+
+
+async def upsert_progress(
+    session: WriteSession, standing: Any, status: Status, position_percent: int, *, at: datetime, etag: str
+) -> Any:
+    """The progress as recorded now, with what it was before (None where there was none) as `old_…`.
+
+    Raises ABORTED (STALE_ETAG) when `etag` is not empty and not current.
+    """
+    row = await session.fetchrow(
+        UPSERT_PROGRESS,
+        new_id(),
+        standing.user_id,
+        standing.lesson_id,
+        standing.course_id,
+        status,
+        position_percent,
+        None if status is Status.NOT_STARTED else at,
+        at,
+        at if status is Status.COMPLETED else None,
+        etag,
+    )
+    if row is None:
+        raise Aborted("The progress was changed meanwhile; read it again.", reason=ErrorReason.STALE_ETAG)
+    return row
+
+
+async def override_progress(
+    session: WriteSession, standing: Any, status: Status, position_percent: int, *, at: datetime
+) -> Any:
+    """The progress as a teacher set it, as of `upsert_progress`.
+
+    Raises ABORTED (CONCURRENT_CHANGE) when it is not any more what `standing` says.
+    """
+    row = await session.fetchrow(
+        OVERRIDE_PROGRESS,
+        new_id(),
+        standing.user_id,
+        standing.lesson_id,
+        standing.course_id,
+        status,
+        position_percent,
+        None if status is Status.NOT_STARTED else at,
+        at if status is Status.COMPLETED else None,
+        standing.revision,
+    )
+    if row is None:
+        raise Aborted("The progress was changed at the same moment; try again.")
+    return row
+
+
+async def list_progress(
+    session: ReadSession, page: Page, *, course_id: str, user_id: str, status: str
+) -> Sequence[Row[Any]]:
+    statement = select(*PROGRESS).where(Progress.tenant_id == session.tenant_id, visible("list", Progress))
+    if course_id:
+        statement = statement.where(Progress.course_id == UUID(course_id))
+    if user_id:
+        statement = statement.where(Progress.user_id == UUID(user_id))
+    if status:
+        statement = statement.where(Progress.status == status)
+    return (await session.execute(page.apply(statement, Progress.id))).all()
+
+
+async def list_unit_progress(session: ReadSession, user_id: UUID, course_id: UUID) -> Sequence[Row[Any]]:
+    """For each unit with published lessons: how many there are, and how many the learner has opened and completed."""
+    mine = and_(
+        Progress.tenant_id == session.tenant_id, Progress.user_id == user_id, Progress.lesson_id == IndexedLesson.id
+    )
+    statement = (
+        select(
+            IndexedLesson.unit_id,
+            func.count().label("lesson_count"),
+            func.count().filter(Progress.status == Status.IN_PROGRESS).label("in_progress_count"),
+            func.count().filter(Progress.status == Status.COMPLETED).label("completed_count"),
+            func.max(Progress.last_view_time).label("last_view_time"),
+        )
+        .outerjoin(Progress, mine)
+        .where(
+            IndexedLesson.tenant_id == session.tenant_id,
+            IndexedLesson.course_id == course_id,
+            IndexedLesson.status == "published",
+            ~IndexedLesson.deleted,
+        )
+        .group_by(IndexedLesson.unit_id)
+        .order_by(IndexedLesson.unit_id)
+    )
+    return (await session.execute(statement)).all()
