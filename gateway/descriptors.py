@@ -17,6 +17,7 @@ CLUSTERS = ("identity", "content", "learning", "assessment", "audit")
 READ_PREFIXES = ("Get", "List", "BatchGet", "Search")
 REQUIRES = "storyloom.type.v1.requires"
 HTTP = "google.api.http"
+HTTP_BODY = "google.api.HttpBody"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,18 @@ class Rpc:
     def read(self) -> bool:
         """Whether repeating the call is harmless."""
         return self.name.startswith(READ_PREFIXES) or (bool(self.rules) and all(r.verb == "get" for r in self.rules))
+
+    @property
+    def takes_file(self) -> bool:
+        """Whether the body of its requests over HTTP is a file, which comes in pieces."""
+        bodies = {rule.body for rule in self.rules} - {"", "*"}
+        kinds = [self.request.fields_by_name[body].message_type for body in bodies]
+        return self.client_streaming and any(kind and kind.full_name == HTTP_BODY for kind in kinds)
+
+    @property
+    def serves_file(self) -> bool:
+        """Whether its answer over HTTP is a file, which comes in pieces."""
+        return self.server_streaming and self.response.full_name == HTTP_BODY
 
     @property
     def exposed(self) -> bool:

@@ -16,11 +16,11 @@ from gateway.clusters import clusters, secrets
 from gateway.descriptors import DESCRIPTORS, Api
 from gateway.filters import http_filters, transcoder
 from gateway.local_replies import local_reply_config
-from gateway.routes import virtual_host
+from gateway.routes import PAGE_FILES, virtual_host
 from gateway.settings import Address, Settings
 from kit.tls import read_material
 
-PAGE = Path(__file__).parent / "docs.html"
+PAGES = Path(__file__).parent
 MONITORS = "type.googleapis.com/envoy.extensions.resource_monitors"
 CONNECTION_MANAGER = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -37,7 +37,7 @@ ADMIN_PATHS = ("/stats", "/healthcheck/", "/drain_listeners", "/clusters", "/ser
 
 
 def configuration(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
-    """The bootstrap; `files` is the absolute folder of descriptors.binpb, openapi.json and docs.html."""
+    """The bootstrap; `files` is the absolute folder of descriptors.binpb, openapi.json and the pages."""
     limits = {"ratelimit_enabled": 100, "ratelimit_enforced": 100}
     # The default of 100 is meant for expressions of strangers; these list our own RPCs, a few hundred of them.
     longest_expression = {"max_program_size": {"error_level": 20000, "warn_level": 20000}}
@@ -74,7 +74,7 @@ def _listener(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
 
 def _connection_manager(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
     from_json = transcoder(api, files / "descriptors.binpb")
-    largest = max((files / name).stat().st_size for name in ("openapi.json", "docs.html"))
+    largest = max((files / name).stat().st_size for name in ("openapi.json", *PAGE_FILES))
     return {
         "@type": CONNECTION_MANAGER,
         "stat_prefix": "ingress",
@@ -232,7 +232,8 @@ def write(api: Api, settings: Settings, out: Path) -> Path:
     files.mkdir(parents=True, exist_ok=True)
     (files / "descriptors.binpb").write_bytes(api.slim())
     openapi.write(api, files / "openapi.json")
-    shutil.copyfile(PAGE, files / "docs.html")
+    for page in PAGE_FILES:
+        shutil.copyfile(PAGES / page, files / page)
     for name, content in secrets(settings.tls).items() if settings.tls else ():
         (files / name).write_text(yaml.safe_dump(content, sort_keys=False))
     made = files / "envoy.yaml"

@@ -28,6 +28,8 @@ def http_filters(api: Api, settings: Settings, transcoder: dict[str, Any]) -> li
         _filter("header_mutation", "header_mutation.v3.HeaderMutation"),
         _filter("body_size_limit", "body_size_limit.v3.BodySizeLimit", max_request_bytes=LARGEST_REQUEST),
         _compressor(),
+        # Only where a route has a script for it.
+        {**_filter("lua", "lua.v3.Lua"), "disabled": True},
         {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder},
         _filter("jwt_authn", "jwt_authn.v3.JwtAuthentication", providers=_providers(settings), rules=_rules(api)),
         _rate_limit(api, settings),
@@ -118,8 +120,9 @@ def _rate_limit(api: Api, settings: Settings) -> dict[str, Any]:
 
 
 def _by_address(api: Api) -> list[dict[str, Any]]:
-    """What anybody may call and is more than a read: signing in, above all."""
-    sign_ins = [rpc.path for rpc in api.exposed if rpc.access.kind == "public" and not rpc.read]
+    """What anybody may call and is more than a read: signing in, above all. Files take a link that was given."""
+    public = [rpc for rpc in api.exposed if rpc.access.kind == "public"]
+    sign_ins = [rpc.path for rpc in public if not (rpc.read or rpc.takes_file)]
     matchers = [
         {
             "descriptor_key": "sign_in",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from gateway.descriptors import DESCRIPTORS, Api, HttpRule, Rpc, is_map, message_of
+from gateway.descriptors import DESCRIPTORS, HTTP_BODY, Api, HttpRule, Rpc, is_map, message_of
 from gateway.limits import Schema
-from gateway.schemas import HTTP_BODY, PLAIN, Schemas, below, component
+from gateway.schemas import PLAIN, Schemas, below, component
 
 ABOUT = """JSON over HTTP for every RPC that has an HTTP rule; native gRPC and gRPC-Web are served on the same port.
 

@@ -15,12 +15,31 @@ TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
 HEADER_MUTATION = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
 PREVIOUS_HOSTS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
+LUA = "envoy.filters.http.lua"
+# To the transcoder everything is 200, and a player that asked for a part takes that for the whole. Said twice: the REST
+# route decides whether the filter runs, the RPC's, which the transcoder leads to, with which script.
+PARTIAL = {
+    "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute",
+    "source_code": {
+        "inline_string": """function envoy_on_response(handle)
+  local headers = handle:headers()
+  local grpc = string.find(headers:get("content-type") or "", "application/grpc", 1, true)
+  if headers:get("content-range") and not grpc then
+    headers:replace(":status", "206")
+  end
+end
+"""
+    },
+}
+
 # Not `match.grpc`, which is blind to gRPC-Web: routes are chosen before that filter rewrites the content type.
 IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 READING = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
 # The request never reached the application: safe for every method.
 SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
 READ_RETRIES = f"{SAFE_RETRIES},reset,unavailable,cancelled"
+# The pages, and what each may load besides its own script, style and the API.
+PAGE_FILES = {"docs.html": "", "read.html": "media-src 'self' https:; "}
 UNARY_TIMEOUT, LONGEST_UNARY, LONGEST_STREAM = "10s", "30s", "3600s"
 
 
@@ -38,7 +57,7 @@ def virtual_host(api: Api, settings: Settings, transcoder: dict[str, Any], files
         "response_headers_to_remove": ["x-envoy-upstream-service-time", "grpc-accept-encoding"],
         "typed_per_filter_config": {"envoy.filters.http.cors": _cors(settings)},
         "retry_policy": _retries(SAFE_RETRIES),
-        "routes": [*_static(files), *_malformed(), *_grpc(api), *_rest(transcoder)],
+        "routes": [*_static(files), *_malformed(), *_grpc(api), *_files(api), *_rest(transcoder)],
     }
 
 
@@ -49,7 +68,8 @@ def _grpc(api: Api) -> list[dict[str, Any]]:
         rpcs = [rpc for service in api.services if service.cluster == cluster for rpc in service.exposed]
         groups = {
             "uploads": [rpc for rpc in rpcs if rpc.client_streaming],
-            "streams": [rpc for rpc in rpcs if rpc.streaming and not rpc.client_streaming],
+            "files": [rpc for rpc in rpcs if rpc.serves_file],
+            "streams": [rpc for rpc in rpcs if rpc.streaming and not (rpc.client_streaming or rpc.serves_file)],
             "reads": [rpc for rpc in rpcs if rpc.read and not rpc.streaming],
             "calls": [rpc for rpc in rpcs if not rpc.read and not rpc.streaming],
         }
@@ -62,7 +82,7 @@ def _route(cluster: str, kind: str, rpcs: list[Rpc]) -> dict[str, Any]:
         "name": f"{cluster}-{kind}",
         "match": {"safe_regex": {"regex": paths_regex(rpcs)}, "headers": [IS_GRPC]},
     }
-    if kind in ("uploads", "streams"):
+    if kind in ("uploads", "files", "streams"):
         route["route"] = {
             "cluster": cluster,
             "timeout": "0s",
@@ -72,6 +92,8 @@ def _route(cluster: str, kind: str, rpcs: list[Rpc]) -> dict[str, Any]:
         if kind == "uploads":
             # The limit counts the whole stream; the service limits each message. JSON uploads keep the limit.
             route["typed_per_filter_config"] = {"envoy.filters.http.body_size_limit": DISABLED}
+        if kind == "files":
+            route["typed_per_filter_config"] = {LUA: PARTIAL}
         return route
     # Envoy does not tell the service its own timeout: without this header a REST call would have no deadline there.
     route["request_headers_to_add"] = [_header("grpc-timeout", "10S", "ADD_IF_ABSENT")]
@@ -95,13 +117,7 @@ def _rest(transcoder: dict[str, Any]) -> list[dict[str, Any]]:
 
     It must be a real route: CORS skips direct responses.
     """
-    clean = {
-        "@type": HEADER_MUTATION,
-        "mutations": {
-            "request_mutations": [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": "(grpc-.*|te)"}}}}]
-        },
-    }
-    per_filter = {"envoy.filters.http.header_mutation": clean}
+    per_filter = {"envoy.filters.http.header_mutation": _clean()}
     events = {**transcoder, "print_options": {**transcoder["print_options"], "stream_sse_style_delimited": True}}
     wants_events = {"name": "accept", "string_match": {"contains": "text/event-stream"}}
     return [
@@ -118,6 +134,34 @@ def _rest(transcoder: dict[str, Any]) -> list[dict[str, Any]]:
             "typed_per_filter_config": per_filter,
         },
     ]
+
+
+def _files(api: Api) -> list[dict[str, Any]]:
+    """Where files are sent and served as they are, by the method and path of HTTP."""
+    # In pieces, which the service counts. What else clients send stays limited.
+    unlimited = {"envoy.filters.http.body_size_limit": DISABLED}
+    return [
+        {
+            "name": f"rest-file-{rpc.name}",
+            "match": {
+                "safe_regex": {"regex": re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(rule.path))},
+                "headers": [{"name": ":method", "string_match": {"exact": rule.verb.upper()}}],
+            },
+            "route": {"cluster": "blackhole"},
+            "typed_per_filter_config": {
+                "envoy.filters.http.header_mutation": _clean(),
+                **(unlimited if rpc.takes_file else {LUA: PARTIAL}),
+            },
+        }
+        for rpc in api.exposed
+        if rpc.takes_file or rpc.serves_file
+        for rule in rpc.rules
+    ]
+
+
+def _clean() -> dict[str, Any]:
+    removed = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": "(grpc-.*|te)"}}}}
+    return {"@type": HEADER_MUTATION, "mutations": {"request_mutations": [removed]}}
 
 
 def _malformed() -> list[dict[str, Any]]:
@@ -154,18 +198,22 @@ def _refusal(name: str, status: int, message: str, headers: list[dict[str, Any]]
 
 
 def _static(files: Path) -> list[dict[str, Any]]:
-    """The reference. CORS skips direct responses, so the document says itself that any site may read it."""
+    """The reference and the reader. CORS skips direct responses, so the document says itself that any site may read
+    it."""
     document = {"content-type": "application/json", "cache-control": "public, max-age=300"}
-    page = {
+    document["access-control-allow-origin"] = "*"
+    pages = [_page(files / name, more) for name, more in PAGE_FILES.items()]
+    return [_file("/openapi.json", files / "openapi.json", document), *pages]
+
+
+def _page(source: Path, more: str) -> dict[str, Any]:
+    headers = {
         "content-type": "text/html; charset=utf-8",
         "cache-control": "public, max-age=300",
-        "content-security-policy": content_security_policy((files / "docs.html").read_text()),
+        "content-security-policy": content_security_policy(source.read_text(), more),
         "referrer-policy": "no-referrer",
     }
-    return [
-        _file("/openapi.json", files / "openapi.json", {**document, "access-control-allow-origin": "*"}),
-        _file("/docs", files / "docs.html", page),
-    ]
+    return _file(f"/{source.stem}", source, headers)
 
 
 def _file(path: str, source: Path, headers: dict[str, str]) -> dict[str, Any]:
@@ -178,8 +226,8 @@ def _file(path: str, source: Path, headers: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def content_security_policy(page: str) -> str:
-    """Lets the page's own inline script and style run, known by their hashes, and nothing else."""
+def content_security_policy(page: str, more: str = "") -> str:
+    """Lets the page's own inline script and style run, known by their hashes, and nothing else but `more`."""
     hashes = {
         tag: " ".join(
             f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -189,7 +237,7 @@ def content_security_policy(page: str) -> str:
     }
     return (
         f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
-        "img-src data:; "
+        f"img-src data:; {more}"
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
@@ -202,7 +250,7 @@ def _cors(settings: Settings) -> dict[str, Any]:
         "allow_headers": "authorization,content-type,idempotency-key,x-act-in-tenant,x-grpc-web,x-user-agent,"
         "grpc-timeout",
         "expose_headers": "grpc-status,grpc-message,grpc-status-details-bin,x-request-id,retry-after,"
-        "x-ratelimit-limit,x-ratelimit-remaining,x-ratelimit-reset,content-disposition",
+        "x-ratelimit-limit,x-ratelimit-remaining,x-ratelimit-reset,content-disposition,content-range,accept-ranges",
         "max_age": "600",
         "allow_credentials": True,
         "forward_not_matching_preflights": False,

@@ -50,7 +50,6 @@ WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.FloatValue": {"type": ["number", "null"], "format": "float"},
     "google.protobuf.DoubleValue": {"type": ["number", "null"], "format": "double"},
 }
-HTTP_BODY = "google.api.HttpBody"
 # What may be a query parameter although it is a message: the ones whose JSON form is a plain value.
 PLAIN = {
     name

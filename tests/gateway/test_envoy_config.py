@@ -14,8 +14,8 @@ from google.protobuf import descriptor_pb2
 
 from deploy.certificates import make
 from gateway.descriptors import Api, Rpc
-from gateway.envoy import PAGE, write
-from gateway.routes import content_security_policy
+from gateway.envoy import PAGES, write
+from gateway.routes import PAGE_FILES, content_security_policy
 from gateway.settings import Settings
 
 ENVOY = Path(sys.executable).parent / "envoy"
@@ -150,7 +150,7 @@ class TestTokenRules:
     def test_are_off_only_where_nothing_is_forwarded(self, configuration: dict[str, Any]) -> None:
         routes = connection_manager(configuration)["route_config"]["virtual_hosts"][0]["routes"]
         off = [one for one in routes if "envoy.filters.http.jwt_authn" in one.get("typed_per_filter_config", {})]
-        assert {one["match"].get("path") for one in off} == {"/docs", "/openapi.json"}
+        assert {one["match"].get("path") for one in off} == {"/docs", "/read", "/openapi.json"}
         assert all("direct_response" in one for one in off)
 
     def test_demand_issuer_audience_and_expiry_from_the_header_alone(self, configuration: dict[str, Any]) -> None:
@@ -286,18 +286,26 @@ class TestSettings:
             Settings.read({name: value})
 
 
-class TestReferencePage:
-    def test_runs_under_its_own_content_security_policy(self) -> None:
-        page = PAGE.read_text()
-        policy = content_security_policy(page)
+FETCHED = {
+    "docs.html": ['"/openapi.json"'],
+    "read.html": ["path, { method, headers, body: body && JSON.stringify(body) }"],
+}
+
+
+@pytest.mark.parametrize("name", PAGE_FILES)
+class TestPages:
+    def test_run_under_their_own_content_security_policy(self, name: str) -> None:
+        page = (PAGES / name).read_text()
+        policy = content_security_policy(page, PAGE_FILES[name])
         assert policy.count("'sha256-") == 2
         assert "unsafe" not in policy
-        assert not re.search(r"\sstyle=|\son[a-z]+=", page)
+        assert not re.search(r"\sstyle=|\son[a-z]+=\"", page)
 
-    def test_asks_nobody_but_the_gateway(self) -> None:
-        page = PAGE.read_text()
-        assert not re.search(r"https?://|src=|url\(", page)
-        assert re.findall(r"fetch\((.*?)\)", page) == ['"/openapi.json"']
+    def test_ask_nobody_but_the_gateway(self, name: str) -> None:
+        page = (PAGES / name).read_text()
+        assert not re.search(r"https?://|\ssrc=|url\(", page)
+        assert re.findall(r"fetch\((.*?)\)(?:;|\.then)", page) == FETCHED[name]
 
-    def test_never_makes_markup_of_text(self) -> None:
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", PAGE.read_text())
+    def test_never_make_markup_of_text(self, name: str) -> None:
+        made = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
+        assert not re.search(made, (PAGES / name).read_text())

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from gateway.descriptors import Api
-from gateway.envoy import PAGE, write
-from gateway.routes import content_security_policy
+from gateway.envoy import PAGES, write
+from gateway.routes import PAGE_FILES, content_security_policy
 from gateway.settings import Settings
 
 ENVOY = Path(sys.executable).parent / "envoy"
@@ -70,10 +70,15 @@ def reason(answer: httpx.Response) -> str:
 
 
 class TestRunningGateway:
-    def test_serves_the_reference_to_everybody(self, gateway: httpx.Client) -> None:
-        page, document = gateway.get("/docs"), gateway.get("/openapi.json")
+    @pytest.mark.parametrize("name", PAGE_FILES)
+    def test_serves_its_pages_to_everybody(self, gateway: httpx.Client, name: str) -> None:
+        page = gateway.get(f"/{name.removesuffix('.html')}")
         assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-        assert page.headers["content-security-policy"] == content_security_policy(PAGE.read_text())
+        allowed = content_security_policy((PAGES / name).read_text(), PAGE_FILES[name])
+        assert page.headers["content-security-policy"] == allowed
+
+    def test_serves_the_reference_to_everybody(self, gateway: httpx.Client) -> None:
+        document = gateway.get("/openapi.json")
         assert (document.status_code, document.json()["openapi"]) == (200, "3.1.0")
         assert document.headers["access-control-allow-origin"] == "*"
 
