@@ -14,7 +14,7 @@ from types import FrameType
 
 import httpx
 
-from benchmarks import data, policies, report, sign_ins
+from benchmarks import data, imports, policies, report, sign_ins, weaving
 from benchmarks.cpu import Moment, Use, memory, processor_times, until_idle
 from benchmarks.echo import PATH
 from benchmarks.load import ADVICE, Load, LoadError, Plan, Request, rest_driver, send
@@ -34,7 +34,7 @@ LONGEST = 230
 MARGIN_SECONDS = 15.0
 
 
-NAMES = [*(one.name for one in SCENARIOS), policies.NAME, sign_ins.NAME]
+NAMES = [*(one.name for one in SCENARIOS), policies.NAME, sign_ins.NAME, weaving.NAME, imports.NAME]
 
 
 class BenchError(Exception):
@@ -63,6 +63,10 @@ def main() -> int:
         parts.append(report.policies(found.policies))
     if found.sign_ins:
         parts.append(report.sign_ins(found.sign_ins))
+    if found.weaving:
+        parts.append(report.weaving(found.weaving))
+    if found.imports:
+        parts.append(report.imports(found.imports))
     if earlier:
         parts.append(report.comparison(found, earlier))
     print("\n" + "\n\n".join("\n".join(lines) for lines in parts) + f"\n\nWritten to {file}")
@@ -125,6 +129,12 @@ def fill(found: report.Report, setting: Setting, names: list[str]) -> None:
     if sign_ins.NAME in names and enough_time(sign_ins.NAME, sign_ins.seconds_needed(setting)):
         print(f"  {sign_ins.NAME}", flush=True)
         found.sign_ins = sign_ins.measure(setting)
+    if weaving.NAME in names and enough_time(weaving.NAME, weaving.SECONDS_NEEDED):
+        print(f"  {weaving.NAME}", flush=True)
+        found.weaving = weaving.measure(before)
+    if imports.NAME in names and enough_time(imports.NAME, imports.SECONDS_NEEDED):
+        print(f"  {imports.NAME}", flush=True)
+        found.imports = imports.measure(setting, before)
     remember_memory(found, setting.stack)
 
 

@@ -11,7 +11,11 @@ REFERENCE_ECHO = 250.0
 # A sign-in may cost so many times what Argon2 does, and make other calls so many times as slow.
 # Microseconds of a check and of recognising a caller; a page with policies may cost so many times one without.
 CHECK_LIMIT, CALLER_LIMIT, PAGE_LIMIT = 30.0, 10.0, 1.25
+# Seconds for 10,000 words.
+IMPORT_LIMIT = 10.0
 SIGN_IN_LIMIT, SLOWER_LIMIT = 1.20, 1.15
+# Milliseconds of a weave of 2,000 words; each longer text may cost so many times its length more than the one before.
+WEAVE_LIMIT, LINEAR_LIMIT = 15.0, 1.2
 SERVICE_LIMIT, GATEWAY_LIMIT, STACK_LIMIT = 110.0, 90.0, 1024.0
 COLUMNS = ("gateway", "identity", "content", "learning", "assessment", "audit", "postgres")
 
@@ -76,6 +80,25 @@ class Policies:
     echo: float
 
 
+@dataclass(frozen=True, slots=True)
+class Weaving:
+    """Milliseconds of processor time of a weave, by the words of its text. `echo` tells how fast the machine was."""
+
+    found: Mapping[int, float]
+    echo: float
+
+
+@dataclass(frozen=True, slots=True)
+class Imports:
+    """Seconds for a file of so many words: all of them new, and all of them there. `echo` tells how fast the machine
+    was."""
+
+    words: int
+    new: float
+    unchanged: float
+    echo: float
+
+
 @dataclass(slots=True)
 class Report:
     """One run. `idle` is the share of a processor used without load, and taken off; memory is in megabytes."""
@@ -89,6 +112,8 @@ class Report:
     stack_memory: float = 0.0
     sign_ins: SignIns | None = None
     policies: Policies | None = None
+    weaving: Weaving | None = None
+    imports: Imports | None = None
 
     @property
     def failed(self) -> int:
@@ -171,6 +196,30 @@ def policies(one: Policies) -> list[str]:
     limit = without * PAGE_LIMIT
     name = f"page of 20 stories (without: {without:.0f})"
     rows.append((name, f"{beside:.0f}", f"{limit:.0f}", verdict(beside, limit)))
+    return table(rows)
+
+
+def imports(one: Imports) -> list[str]:
+    """How long imports of vocabulary take."""
+    limit = IMPORT_LIMIT * one.echo / REFERENCE_ECHO
+    return table([
+        (f"import of {one.words:,} words", "s", "words/s", "limit s", "verdict"),
+        *(
+            (name, f"{seconds:.1f}", f"{one.words / seconds:,.0f}", f"{limit:.1f}", verdict(seconds, limit))
+            for name, seconds in (("all new", one.new), ("unchanged", one.unchanged))
+        ),
+    ])
+
+
+def weaving(one: Weaving) -> list[str]:
+    """What a weave costs, and whether its cost grows faster than the text."""
+    rows: list[tuple[str, ...]] = [("weave with 5,000 words, CPU ms", "found", "limit", "verdict")]
+    limit, before = WEAVE_LIMIT * one.echo / REFERENCE_ECHO, 0
+    for words, found in one.found.items():
+        if before:
+            limit = one.found[before] * words / before * LINEAR_LIMIT
+        rows.append((f"{words:,} words", f"{found:.1f}", f"{limit:.1f}", verdict(found, limit)))
+        before = words
     return table(rows)
 
 

@@ -82,7 +82,8 @@ class Server:
 
 
 @asynccontextmanager
-async def own_server() -> AsyncIterator[Server]:
+async def own_server(service: str = "audit") -> AsyncIterator[Server]:
+    """A database with the tables of one service, and what the service needs to use it."""
     with tempfile.TemporaryDirectory(prefix="sl-") as folder:
         settings = read_settings({}, root=Path(folder))
         settings.logs.mkdir(parents=True)
@@ -92,13 +93,13 @@ async def own_server() -> AsyncIterator[Server]:
         await child.start()
         pid = int((settings.directory / "postgres" / "postmaster.pid").read_text().split()[0])
         try:
-            yield await _migrated(postgres.admin_url, pid)
+            yield await _migrated(postgres.admin_url, pid, service)
         finally:
             await child.stop(grace=5)
             shutil.rmtree(postgres.sockets)
 
 
-async def _migrated(admin_url: str, pid: int) -> Server:
+async def _migrated(admin_url: str, pid: int, service: str) -> Server:
     roles = {role: secrets.token_hex(16) for role in map(migrations.role_of, SERVICES)}
     passwords = roles | {migrations.OWNER: secrets.token_hex(16)}
     await migrations.bootstrap(admin_url, passwords)
@@ -106,11 +107,11 @@ async def _migrated(admin_url: str, pid: int) -> Server:
     def url(role: str) -> str:
         return migrations.in_database(admin_url, "storyloom", user=role, password=passwords[role])
 
-    await asyncio.to_thread(migrations.upgrade, "audit", url(migrations.OWNER))
+    await asyncio.to_thread(migrations.upgrade, service, url(migrations.OWNER))
     superuser = await asyncpg.connect(migrations.in_database(admin_url, "storyloom"))
-    role = url(migrations.role_of("audit"))
-    settings = Settings(service="audit", database_url=role, secret_key="", service_credential="", service_keys="")
-    return Server(pid, superuser, Database(role, service="audit", pool_size=2, telemetry=Telemetry(settings)))
+    role = url(migrations.role_of(service))
+    settings = Settings(service=service, database_url=role, secret_key="", service_credential="", service_keys="")
+    return Server(pid, superuser, Database(role, service=service, pool_size=2, telemetry=Telemetry(settings)))
 
 
 async def main() -> int:

@@ -5,6 +5,7 @@ import base64
 import json
 import secrets
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class Stack:
             "KEY_ENCRYPTION_KEY": random_key(),
             "AUDIT_KEY_ENCRYPTION_KEY": random_key(),
             "AUDIT_SIGNING_KEY": random_key(),
+            "STORAGE_DIRECTORY": tempfile.mkdtemp(prefix="storyloom-files-"),
             # A checkpoint with every batch, so that no test waits for one.
             "AUDIT_CHECKPOINT_SECONDS": "0",
             "GATEWAY_SECRET": GATEWAY_SECRET,

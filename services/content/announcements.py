@@ -46,6 +46,14 @@ async def announce_lessons(session: WriteSession, lesson_ids: Collection[UUID]) 
         outbox.publish(session, "lesson", row.id, event)
 
 
+def announce_purged(session: WriteSession, model: Any, row_id: UUID) -> None:
+    """Tells that a row of the model is no more, if others know of such rows."""
+    if model is Course:
+        outbox.publish(session, "course", row_id, CourseChanged(course_id=str(row_id), deleted=True, purged=True))
+    elif model is Lesson:
+        outbox.publish(session, "lesson", row_id, LessonChanged(lesson_id=str(row_id), deleted=True, purged=True))
+
+
 def announce_edited(session: WriteSession, entity_type: str, entity_id: UUID, content_hash: str, *, used: bool) -> None:
     """Tells that approvals of this content are void, unless one was granted and used."""
     event = ApprovableEdited(entity_type=entity_type, entity_id=str(entity_id), content_hash=content_hash, used=used)

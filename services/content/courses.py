@@ -3,6 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.empty_pb2 import Empty
+
 from kit import audit, fieldmask
 from kit.access import may, require
 from kit.audit import Action
@@ -13,8 +15,9 @@ from kit.pagination import Page
 from services.content import rules
 from services.content.announcements import announce_course
 from services.content.enums import COURSE_STATUS
-from services.content.models import Course
-from services.content.queries import courses, hiding
+from services.content.models import Course, Unit
+from services.content.queries import batches, courses, hiding, positions, purging
+from services.content.units import unit_to_proto
 from storyloom.content.v1 import courses_pb2
 from storyloom.content.v1.courses_pb2 import Course as CourseMessage
 
@@ -50,6 +53,13 @@ class CourseService:
                 known["user.course_ids"] = await courses.list_taken_courses(session)
         require("read", row, resource="course", known=known)
         return course_to_proto(row)
+
+    async def BatchGetCourses(
+        self, request: courses_pb2.BatchGetCoursesRequest, context: Any
+    ) -> courses_pb2.BatchGetCoursesResponse:
+        async with self.db.read() as session:
+            rows = await batches.read_courses(session, list(map(UUID, request.ids)))
+        return courses_pb2.BatchGetCoursesResponse(courses=map(course_to_proto, rows))
 
     async def ListCourses(
         self, request: courses_pb2.ListCoursesRequest, context: Any
@@ -104,6 +114,25 @@ class CourseService:
             check_etag(course, request.etag)
             course.status = rules.step("course", "archive", course.status)
             return await _record(session, Action.ARCHIVE, course)
+
+    async def ReorderUnits(
+        self, request: courses_pb2.ReorderUnitsRequest, context: Any
+    ) -> courses_pb2.ReorderUnitsResponse:
+        wanted = list(map(UUID, request.unit_ids))
+        async with self.db.write() as session:
+            course = await courses.lock_course(session, UUID(request.id))
+            require("update", course)
+            check_etag(course, request.etag)
+            rules.check_open("course", course.status)
+            await positions.reorder(session, course, Unit.course_id, wanted)
+            rows = await batches.read_units(session, wanted)
+        return courses_pb2.ReorderUnitsResponse(units=map(unit_to_proto, rows), etag=course.etag)
+
+    async def PurgeCourse(self, request: courses_pb2.PurgeCourseRequest, context: Any) -> Empty:
+        async with self.db.write() as session:
+            course = await courses.lock_course(session, UUID(request.id), deleted=True)
+            await purging.purge(session, course, request.etag)
+        return Empty()
 
 
 async def _record(session: WriteSession, action: Action, course: Course) -> CourseMessage:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.empty_pb2 import Empty
+
 from kit import audit, fieldmask
 from kit.access import may, require
 from kit.audit import Action
@@ -15,14 +17,15 @@ from kit.pagination import Page
 from services.content import rules
 from services.content.announcements import announce_lessons, supersede_lesson
 from services.content.enums import LESSON_STATUS
-from services.content.models import Lesson
-from services.content.queries import courses, hiding, lessons, positions, units
+from services.content.models import Lesson, Story
+from services.content.queries import batches, courses, hiding, lessons, positions, purging, units
+from services.content.stories import story_to_proto
 from services.content.versioning import lesson_hash
 from storyloom.content.v1 import lessons_pb2
 from storyloom.content.v1.lessons_pb2 import Lesson as LessonMessage
 from storyloom.learning.v1.enrollments_pb2 import CheckEnrollmentRequest
 
-WRITABLE = ("title", "description", "position", "prerequisite_ids")
+WRITABLE = ("title", "description", "unit_id", "position", "prerequisite_ids")
 # A learner waits for this only where access would otherwise be refused.
 CHECK_SECONDS = 1.0
 
@@ -65,6 +68,13 @@ class LessonService:
             taken |= {row.course_id}
         require("read", row, resource="lesson", known={"user.course_ids": taken})
         return lesson_to_proto(row)
+
+    async def BatchGetLessons(
+        self, request: lessons_pb2.BatchGetLessonsRequest, context: Any
+    ) -> lessons_pb2.BatchGetLessonsResponse:
+        async with self.db.read() as session:
+            rows = await batches.read_lessons(session, list(map(UUID, request.ids)))
+        return lessons_pb2.BatchGetLessonsResponse(lessons=map(lesson_to_proto, rows))
 
     async def ListLessons(
         self, request: lessons_pb2.ListLessonsRequest, context: Any
@@ -127,6 +137,25 @@ class LessonService:
             audit.record(session, Action.PUBLISH, lesson)
             return await _announced(session, lesson)
 
+    async def ReorderStories(
+        self, request: lessons_pb2.ReorderStoriesRequest, context: Any
+    ) -> lessons_pb2.ReorderStoriesResponse:
+        wanted = list(map(UUID, request.story_ids))
+        async with self.db.write() as session:
+            lesson, course = await lessons.lock_lesson(session, UUID(request.id))
+            require("update", lesson)
+            check_etag(lesson, request.etag)
+            rules.check_open("course", course.status)
+            await positions.reorder(session, lesson, Story.lesson_id, wanted)
+            rows = await batches.read_stories(session, wanted)
+        return lessons_pb2.ReorderStoriesResponse(stories=map(story_to_proto, rows), etag=lesson.etag)
+
+    async def PurgeLesson(self, request: lessons_pb2.PurgeLessonRequest, context: Any) -> Empty:
+        async with self.db.write() as session:
+            lesson, _ = await lessons.lock_lesson(session, UUID(request.id), deleted=True)
+            await purging.purge(session, lesson, request.etag)
+        return Empty()
+
     async def _takes(self, course_id: UUID) -> bool:
         """Whether learning says that the caller takes the course, which its events may not have told yet."""
         caller = current()
@@ -146,15 +175,31 @@ def _may_read(row: Any, taken: Collection[UUID]) -> bool:
 
 async def _rewrite(session: WriteSession, lesson: Lesson, wanted: dict[str, Any]) -> Sequence[UUID]:
     """Writes the values, and voids what was asked for of a text that was another; returns which lessons it moved."""
-    place, said = lesson.position, lesson_hash(lesson)
+    place, said = (lesson.unit_id, lesson.position), lesson_hash(lesson)
     for name, value in wanted.items():
-        setattr(lesson, name, value)
+        setattr(lesson, name, UUID(value) if name == "unit_id" else value)
     if lesson_hash(lesson) != said:
         supersede_lesson(session, lesson, said)
         await lessons.insert_author(session, lesson.id, current().subject)
-    moved = await positions.settle(session, Lesson.unit_id, lesson) if lesson.position != place else ()
+    moved: Sequence[UUID] = ()
+    if (lesson.unit_id, lesson.position) != place:
+        await _check_unit(session, lesson, place[0])
+        if "position" not in wanted:
+            lesson.position = 0
+        moved = await positions.settle(session, Lesson.unit_id, lesson)
     audit.record(session, Action.UPDATE, lesson)
     return moved
+
+
+async def _check_unit(session: WriteSession, lesson: Lesson, before: UUID) -> None:
+    """REFERENCE_NOT_FOUND unless the unit that the lesson moves to is one of its course; and whoever moves it there
+    must be allowed to change it there too."""
+    if lesson.unit_id == before:
+        return
+    unit = await units.find_unit(session, lesson.unit_id)
+    if unit is None or unit.deleted_at is not None or unit.course_id != lesson.course_id:
+        raise rules.missing("unit")
+    require("update", lesson)
 
 
 async def _set_prerequisites(session: WriteSession, lesson: Lesson, wanted: Iterable[str]) -> None:

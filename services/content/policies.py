@@ -28,6 +28,9 @@ RULES = (
     ),
     Rule("anyone reads published stories", "story", READ, Compare("story.status", "eq", "published")),
     Rule("authors read their stories", "story", READ, OWN_STORY),
+    # Handlers see to it besides that what is recorded is there for the caller to see.
+    Rule("anyone hears published recordings", "audio", READ, Compare("audio.status", "eq", "published")),
+    Rule("authors hear their recordings", "audio", READ, Compare("audio.author_id", "eq", Ref("user.id"))),
     Rule(
         "authors change their stories until these are published",
         "story",

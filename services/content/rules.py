@@ -1,11 +1,12 @@
 """What may become of courses, lessons, stories and their versions: pure decisions."""
 
+import re
 from collections.abc import Collection, Iterable, Set
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TypeVar
 
-from kit.errors import FailedPrecondition
+from kit.errors import FailedPrecondition, InvalidArgument
 from services.content.segmentation import fold
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
@@ -16,6 +17,7 @@ STEPS = {
     ("course", "archive"): ("published", "archived"),
     ("lesson", "publish"): ("draft", "published"),
     ("story", "archive"): ("published", "archived"),
+    ("audio", "publish"): ("processed", "published"),
 }
 Id = TypeVar("Id")
 
@@ -103,3 +105,43 @@ def term_key(term: str) -> str:
 def decimal_text(value: Decimal) -> str:
     """A share from 0 to 1 as an exact decimal, rounded half to even to 6 places: `0`, `0.25`, `0.333333`, `1`."""
     return format(value.quantize(PLACES, ROUND_HALF_EVEN).normalize(), "f")
+
+
+def check_replaceable(status: str) -> None:
+    """Refuses another file for a recording that learners hear."""
+    if status == "published":
+        raise wrong_state("The recording is published; its file stays as it is.", status)
+
+
+def check_size(size: int, largest: int) -> None:
+    """Refuses files that are larger than the platform takes."""
+    if size > largest:
+        raise InvalidArgument.fields([("size_bytes", f"is more than the {largest} bytes that are taken")])
+
+
+def check_times_of(duration: timedelta | None, version_id: object) -> timedelta:
+    """How long the recording lasts; WRONG_STATE for one that has no chunks to be heard, or no file."""
+    if version_id is None:
+        raise wrong_state("A recording of a word has no chunks.", "vocabulary")
+    if duration is None:
+        raise wrong_state("The recording has no file yet.", "draft")
+    return duration
+
+
+def byte_range(header: str, size: int) -> tuple[int, int] | None:
+    """The part of a file of this size that the HTTP header `range` asks for, its end left out; None for all of it.
+
+    OutOfRange for one that begins after the end. Whatever is not one range of bytes is ignored (RFC 9110, 14.2).
+    """
+    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip(), re.ASCII)
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        start, end = max(0, size - int(found[2])), size
+    else:
+        start, end = int(found[1]), min(int(found[2] or size - 1) + 1, size)
+    if found[1] and found[2] and int(found[2]) < start:
+        return None
+    if start >= size:
+        raise InvalidArgument.fields([("range", f"begins after the end of the file, which has {size} bytes")])
+    return start, end

@@ -2,12 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit import audit, fieldmask
@@ -15,22 +16,34 @@ from kit.access import may, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import Aborted
+from kit.errors import Aborted, InvalidArgument
 from kit.ids import new_id
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.content import rules, versioning
-from services.content.announcements import supersede_stories, supersede_version
+from services.content import publishing, rules, versioning
+from services.content.announcements import supersede_stories
 from services.content.enums import STORY_STATUS
-from services.content.models import Story, StoryVersion
-from services.content.queries import courses, lessons, stories, story_versions, vocabularies
-from services.content.story_versions import fill_version, make_version
+from services.content.models import Story
+from services.content.pages import Pages
+from services.content.queries import (
+    batches,
+    courses,
+    lessons,
+    positions,
+    purging,
+    stories,
+    story_versions,
+    vocabularies,
+)
+from services.content.story_versions import fill_version, make_version, supersede
 from services.content.versioning import Draft
 from storyloom.content.v1 import stories_pb2
 from storyloom.content.v1.stories_pb2 import Story as StoryMessage
 from storyloom.content.v1.story_versions_pb2 import View
 
-WRITABLE = ("title", "lesson_id", "text", "vocabulary_ids")
+WRITABLE = ("title", "lesson_id", "position", "text", "vocabulary_ids")
+# What the story's place depends on.
+PLACED = frozenset({"lesson_id", "position"})
 
 
 class StoryService:
@@ -38,16 +51,19 @@ class StoryService:
 
     def __init__(self, db: Database) -> None:
         self.db = db
+        self._pages = Pages(story_to_proto)
 
     async def CreateStory(self, request: stories_pb2.CreateStoryRequest, context: Any) -> StoryMessage:
         async with self.db.read() as session:
             story = _new_story(request.story, await courses.get_settings(session))
         require("create", story)
-        draft = await asyncio.to_thread(versioning.plain, story.title, request.story.text)
+        draft = await asyncio.to_thread(versioning.plain, story.title, request.story.text, story.language)
         version = make_version(story.id, 1, story.author_id, draft)
         story.current_version_id = version.id
         async with self.db.write() as session:
-            await _check_references(session, story, WRITABLE)
+            places = await lessons.lock_places(session, {story.lesson_id})
+            await _check_vocabularies(session, story)
+            await _settle(session, story, places)
             session.add(story)
             audit.record(session, Action.CREATE, story)
             await session.flush()
@@ -61,27 +77,37 @@ class StoryService:
         require("read", row, resource="story")
         return story_to_proto(row, full=full)
 
+    async def BatchGetStories(
+        self, request: stories_pb2.BatchGetStoriesRequest, context: Any
+    ) -> stories_pb2.BatchGetStoriesResponse:
+        full = request.view == View.FULL
+        async with self.db.read() as session:
+            rows = await batches.read_stories(session, ids(request.ids), full=full)
+        return stories_pb2.BatchGetStoriesResponse(stories=(story_to_proto(row, full=full) for row in rows))
+
     async def ListStories(
         self, request: stories_pb2.ListStoriesRequest, context: Any
     ) -> stories_pb2.ListStoriesResponse:
         page = Page.of(request)
         async with self.db.read() as session:
             rows = await stories.list_stories(session, request, STORY_STATUS.word[request.status], page)
-        rows, token = page.split(rows, courses.next_key(request.order_by))
-        return stories_pb2.ListStoriesResponse(stories=map(story_to_proto, rows), next_page_token=token)
+            rows, token = page.split(rows, stories.next_key(request.order_by))
+            response = await self._pages.fill(session, rows)
+        response.next_page_token = token
+        return response
 
     async def UpdateStory(self, request: stories_pb2.UpdateStoryRequest, context: Any) -> StoryMessage:
         wanted = fieldmask.changes(request.story, request.update_mask, WRITABLE)
         draft = await self._parsed(request.story.id, wanted)
         async with self.db.write() as session:
-            story = await stories.lock_story(session, UUID(request.story.id))
+            story_id, moves = UUID(request.story.id), not PLACED.isdisjoint(wanted)
+            places = await _lock_places(session, story_id, wanted) if moves else {}
+            story = await stories.lock_story(session, story_id)
             require("update", story)
             check_etag(story, request.story.etag)
             rules.check_open("story", story.status)
             if wanted:
-                for name, value in wanted.items():
-                    setattr(story, name, CONVERT[name](value))
-                await _check_references(session, story, wanted)
+                await _write(session, story, wanted, places)
                 audit.record(session, Action.UPDATE, story)
             if draft is not None or "title" in wanted:
                 await _rewrite(session, story, draft)
@@ -96,7 +122,7 @@ class StoryService:
             row = await stories.get_story(session, UUID(story_id))
         require("update", row, resource="story")
         rules.check_open("story", row.status)
-        return await asyncio.to_thread(versioning.plain, wanted.get("title", row.title), text)
+        return await asyncio.to_thread(versioning.plain, wanted.get("title", row.title), text, row.language)
 
     async def DeleteStory(self, request: stories_pb2.DeleteStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:
@@ -110,11 +136,15 @@ class StoryService:
 
     async def UndeleteStory(self, request: stories_pb2.UndeleteStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:
+            places = await _lock_places(session, UUID(request.id), {})
             story = await stories.lock_story(session, UUID(request.id), deleted=True)
             require("undelete", story)
             check_etag(story, request.etag)
-            alone = story.lesson_id is not None and not await lessons.stays(session, story.lesson_id)
+            lesson = _lesson_of(story.lesson_id, places)
+            alone = lesson is not None and lesson.deleted_at is not None
             rules.check_deleted("story", story.deleted_at, "lesson", parent_deleted=alone)
+            if lesson is not None:
+                await positions.return_to(session, Story.lesson_id, story)
             story.deleted_at = None
             audit.record(session, Action.UNDELETE, story)
             return await answer(session, story)
@@ -122,20 +152,8 @@ class StoryService:
     async def PublishStory(self, request: stories_pb2.PublishStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:
             story = await stories.lock_story(session, UUID(request.id))
-            require("publish", story)
-            check_etag(story, request.etag)
             version_id = optional_id(request.version_id) or story.current_version_id
-            version = await story_versions.get_source(session, story.id, version_id)
-            required = (await courses.get_settings(session)).approval_required
-            rules.check_publishable(
-                story.status,
-                required=required,
-                content_hash=version.content_hash,
-                approved_hash=version.approved_hash,
-            )
-            if story.published_version_id != version_id:
-                story.status, story.published_version_id = "published", version_id
-                audit.record(session, Action.PUBLISH, story)
+            await publishing.publish_one(session, story, version_id, request.etag)
             return await answer(session, story)
 
     async def ArchiveStory(self, request: stories_pb2.ArchiveStoryRequest, context: Any) -> StoryMessage:
@@ -146,6 +164,12 @@ class StoryService:
             story.status = rules.step("story", "archive", story.status)
             audit.record(session, Action.ARCHIVE, story)
             return await answer(session, story)
+
+    async def PurgeStory(self, request: stories_pb2.PurgeStoryRequest, context: Any) -> Empty:
+        async with self.db.write() as session:
+            story = await stories.lock_story(session, UUID(request.id), deleted=True)
+            await purging.purge(session, story, request.etag)
+        return Empty()
 
 
 def optional_id(text: str) -> UUID | None:
@@ -164,22 +188,71 @@ def _new_story(sent: StoryMessage, settings: Any) -> Story:
         language=sent.language or settings.story_language,
         learning_language=sent.learning_language or settings.learning_language,
         lesson_id=optional_id(sent.lesson_id),
+        position=sent.position,
         vocabulary_ids=ids(sent.vocabulary_ids),
         author_id=current().subject,
     )
 
 
-CONVERT: Mapping[str, Callable[[Any], Any]] = {"title": str, "lesson_id": optional_id, "vocabulary_ids": ids}
+CONVERT: Mapping[str, Callable[[Any], Any]] = {
+    "title": str,
+    "lesson_id": optional_id,
+    "position": int,
+    "vocabulary_ids": ids,
+}
 
 
-async def _check_references(session: WriteSession, story: Story, written: Collection[str]) -> None:
-    """REFERENCE_NOT_FOUND when a written field names a lesson or vocabulary that is not there."""
-    if "lesson_id" in written and story.lesson_id is not None:
-        await lessons.check_lesson(session, story.lesson_id)
-    if "vocabulary_ids" in written and story.vocabulary_ids:
-        chosen = set(story.vocabulary_ids)
-        if await vocabularies.count_vocabularies(session, chosen) != len(chosen):
-            raise rules.missing("vocabulary")
+async def _write(session: WriteSession, story: Story, wanted: Mapping[str, Any], places: Mapping[UUID, Any]) -> None:
+    """Writes the values; where they move the story, it gets its place."""
+    lesson_id, position = story.lesson_id, story.position
+    for name, value in wanted.items():
+        setattr(story, name, CONVERT[name](value))
+    if "vocabulary_ids" in wanted:
+        await _check_vocabularies(session, story)
+    if story.lesson_id != lesson_id and "position" not in wanted:
+        story.position = None
+    if (story.lesson_id, story.position) != (lesson_id, position):
+        left = _lesson_of(lesson_id, places)
+        if left is not None:
+            rules.check_open("course", left.course_status)
+        # Whoever moves it there must be allowed to change it there too.
+        require("update", story)
+        await _settle(session, story, places)
+
+
+async def _check_vocabularies(session: WriteSession, story: Story) -> None:
+    """REFERENCE_NOT_FOUND when one of the story's words is not there."""
+    chosen = set(story.vocabulary_ids)
+    if chosen and await vocabularies.count_vocabularies(session, chosen) != len(chosen):
+        raise rules.missing("vocabulary")
+
+
+async def _lock_places(session: WriteSession, story_id: UUID, wanted: Mapping[str, Any]) -> Mapping[UUID, Any]:
+    """The lessons that the story is in and is to be in. Their courses are locked before the story itself, as whoever
+    deletes a course or lesson does."""
+    here, there = await stories.find_lesson_id(session, story_id), optional_id(wanted.get("lesson_id", ""))
+    return await lessons.lock_places(session, {here, there})
+
+
+def _lesson_of(lesson_id: UUID | None, places: Mapping[UUID, Any]) -> Any:
+    """The lesson that the story is in, None for one on its own."""
+    if lesson_id is not None and lesson_id not in places:
+        raise Aborted("The story was moved meanwhile; try again.")
+    return places.get(lesson_id) if lesson_id is not None else None
+
+
+async def _settle(session: WriteSession, story: Story, places: Mapping[UUID, Any]) -> None:
+    """Gives the story its place in its lesson; a story on its own has none."""
+    if story.lesson_id is None:
+        if story.position:
+            raise InvalidArgument.fields([("story.position", "is only for stories in a lesson")])
+        story.position = None
+        return
+    lesson = places.get(story.lesson_id)
+    if lesson is None or lesson.deleted_at is not None:
+        raise rules.missing("lesson")
+    rules.check_open("course", lesson.course_status)
+    await positions.settle(session, Story.lesson_id, story)
 
 
 async def _rewrite(session: WriteSession, story: Story, draft: Draft | None) -> None:
@@ -192,24 +265,11 @@ async def _rewrite(session: WriteSession, story: Story, draft: Draft | None) -> 
         new = replace(draft, pinned=source.pinned_vocabulary_ids, banned=source.banned_vocabulary_ids)
     elif story.title != source.title:
         shares = await story_versions.list_shares(session, source.id)
-        new = await asyncio.to_thread(versioning.retitled, story.title, source, shares)
+        new = await asyncio.to_thread(versioning.retitled, story.title, story.language, source, shares)
     else:
         return
     version = make_version(story.id, source.number + 1, current().subject, new)
     await supersede(session, Action.UPDATE, story, source, version, new)
-
-
-async def supersede(
-    session: WriteSession, action: str, story: Story, source: Any, version: StoryVersion, draft: Draft
-) -> None:
-    """Makes the version the story's current one after `source`, and voids what was asked for that."""
-    story.current_version_id = version.id
-    await story_versions.insert_version(session, version, draft)
-    await supersede_version(session, story, source)
-    old = {"current_version_id": source.id, "number": source.number, "content_hash": source.content_hash}
-    new = {"current_version_id": version.id, "number": version.number, "content_hash": version.content_hash}
-    more = {"chem_ratio": rules.decimal_text(draft.chem_ratio), "seed": draft.seed}
-    audit.write(session, action, "story", story.id, old=old, new=new | more)
 
 
 async def answer(session: WriteSession, story: Story, *, full: bool = False) -> StoryMessage:
@@ -226,6 +286,7 @@ def story_to_proto(row: Any, *, full: bool = False) -> StoryMessage:
         language=row.language,
         learning_language=row.learning_language,
         lesson_id=str(row.lesson_id or ""),
+        position=row.position or 0,
         vocabulary_ids=map(str, row.vocabulary_ids),
         author_id=str(row.author_id),
         status=STORY_STATUS.number[row.status],

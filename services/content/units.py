@@ -3,6 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.empty_pb2 import Empty
+
 from kit import audit, fieldmask
 from kit.access import may, require
 from kit.audit import Action
@@ -10,8 +12,10 @@ from kit.db import Database, ReadSession, WriteSession
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.content import rules
-from services.content.models import Course, Unit
-from services.content.queries import courses, hiding, positions, units
+from services.content.announcements import announce_lessons
+from services.content.lessons import lesson_to_proto
+from services.content.models import Course, Lesson, Unit
+from services.content.queries import batches, courses, hiding, positions, purging, units
 from storyloom.content.v1 import units_pb2
 from storyloom.content.v1.units_pb2 import Unit as UnitMessage
 
@@ -44,6 +48,13 @@ class UnitService:
             row = await units.get_unit(session, UUID(request.id))
             await _require_as_of_course(session, "read", row, row.course_status)
         return unit_to_proto(row)
+
+    async def BatchGetUnits(
+        self, request: units_pb2.BatchGetUnitsRequest, context: Any
+    ) -> units_pb2.BatchGetUnitsResponse:
+        async with self.db.read() as session:
+            rows = await batches.read_units(session, list(map(UUID, request.ids)))
+        return units_pb2.BatchGetUnitsResponse(units=map(unit_to_proto, rows))
 
     async def ListUnits(self, request: units_pb2.ListUnitsRequest, context: Any) -> units_pb2.ListUnitsResponse:
         page = Page.of(request)
@@ -86,6 +97,25 @@ class UnitService:
             await positions.return_to(session, Unit.course_id, unit)
             unit.deleted_at = None
             return await _record(session, Action.UNDELETE, unit)
+
+    async def ReorderLessons(
+        self, request: units_pb2.ReorderLessonsRequest, context: Any
+    ) -> units_pb2.ReorderLessonsResponse:
+        wanted = list(map(UUID, request.lesson_ids))
+        async with self.db.write() as session:
+            unit, course = await units.lock_unit(session, UUID(request.id))
+            require("update", unit)
+            check_etag(unit, request.etag)
+            rules.check_open("course", course.status)
+            await announce_lessons(session, await positions.reorder(session, unit, Lesson.unit_id, wanted))
+            rows = await batches.read_lessons(session, wanted)
+        return units_pb2.ReorderLessonsResponse(lessons=map(lesson_to_proto, rows), etag=unit.etag)
+
+    async def PurgeUnit(self, request: units_pb2.PurgeUnitRequest, context: Any) -> Empty:
+        async with self.db.write() as session:
+            unit, _ = await units.lock_unit(session, UUID(request.id), deleted=True)
+            await purging.purge(session, unit, request.etag)
+        return Empty()
 
 
 async def _require_as_of_course(session: ReadSession, action: str, unit: Any, course_status: str) -> None:

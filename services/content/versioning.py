@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
@@ -45,16 +45,17 @@ class Wish:
     banned: Collection[UUID]
 
 
-def plain(title: str, text: str) -> Draft:
+def plain(title: str, text: str, language: str) -> Draft:
     """A version without words woven in."""
-    return _draft(title, text, ())
+    return _draft(title, text, language, ())
 
 
-def retitled(title: str, source: Any, shares: Sequence[Share]) -> Draft:
+def retitled(title: str, language: str, source: Any, shares: Sequence[Share]) -> Draft:
     """The same text with the same words woven in under another title. `source` has the columns of `StoryVersion`."""
     return _draft(
         title,
         source.text,
+        language,
         [Annotation(*one) for one in source.annotations],
         shares=shares,
         seed=source.seed,
@@ -64,29 +65,26 @@ def retitled(title: str, source: Any, shares: Sequence[Share]) -> Draft:
     )
 
 
-def woven(title: str, text: str, words: Sequence[Any], wish: Wish) -> Draft:
-    """A version with words woven in. `words` have the attributes of `Vocabulary`; paragraphs past the end are left out.
+def woven(title: str, text: str, language: str, words: Sequence[Any], wish: Wish) -> Draft:
+    """A version with words woven in. `words` are those of `terms_of`; paragraphs past the end are left out.
 
     The same arguments always give the same version, but for its place among the others.
     """
     seed = seed_of(text) if wish.seed is None else wish.seed
-    terms = [
-        Term(str(one.id), one.term, one.translation, one.part_of_speech, one.explanation, tuple(one.forms))
-        for one in words
-    ]
-    last = len(weaving.paragraphs(text))
     made = weaving.weave(
         text,
-        terms,
+        terms_of(words),
         wish.targets,
+        language=language,
         seed=str(seed),
-        scopes=[number - 1 for number in wish.paragraphs if number <= last] if wish.paragraphs else None,
+        scopes=scopes_of(text, wish.paragraphs),
         pins=frozenset(map(str, wish.pinned)),
         bans=frozenset(map(str, wish.banned)),
     )
     return _draft(
         title,
         text,
+        language,
         made.annotations,
         shares=made.shares,
         seed=seed,
@@ -94,6 +92,25 @@ def woven(title: str, text: str, words: Sequence[Any], wish: Wish) -> Draft:
         pinned=sorted(wish.pinned),
         banned=sorted(wish.banned),
     )
+
+
+def terms_of(words: Iterable[Any]) -> list[Term]:
+    """Of rows of id, term, translation, part of speech, level, explanation and forms as JSON text."""
+    # By place: there may be thousands, and a row takes its time to look for a name.
+    return [
+        Term(str(word_id), term, translation, part, explanation, _forms_of(forms))
+        for word_id, term, translation, part, _, explanation, forms in words
+    ]
+
+
+def _forms_of(stored: str) -> tuple[tuple[str, str], ...]:
+    return () if stored == "[]" else tuple((form, translation) for form, translation in json.loads(stored))
+
+
+def scopes_of(text: str, paragraphs: Sequence[int]) -> list[int] | None:
+    """The scopes, as the weave counts them, of paragraphs that count from 1; those past the end are left out."""
+    last = len(weaving.paragraphs(text))
+    return [number - 1 for number in paragraphs if number <= last] if paragraphs else None
 
 
 def seed_of(text: str) -> int:
@@ -126,10 +143,10 @@ def as_list(annotation: Annotation) -> list[Any]:
     return [one.start, one.end, one.vocabulary_id, one.replacement, one.explain]
 
 
-def _draft(title: str, text: str, annotations: Sequence[Annotation], **more: Any) -> Draft:
-    chunks = weaving.chunks(text, annotations) if annotations else _by_paragraph(text)
-    words = weaving.word_count(text)
-    replaced = sum(weaving.word_count(chunk.source) for chunk in chunks if chunk.kind == "chem")
+def _draft(title: str, text: str, language: str, annotations: Sequence[Annotation], **more: Any) -> Draft:
+    chunks = chunks_of(text, annotations)
+    words = weaving.word_count(text, language)
+    replaced = sum(weaving.word_count(chunk.source, language) for chunk in chunks if chunk.kind == "chem")
     return Draft(
         title=title,
         text=text,
@@ -138,9 +155,14 @@ def _draft(title: str, text: str, annotations: Sequence[Annotation], **more: Any
         content_hash=content_hash(title, text, annotations),
         chem_ratio=Decimal(replaced) / words if words else Decimal(0),
         word_count=words,
-        reading_minutes=max(1, weaving.reading_minutes(text)),
+        reading_minutes=max(1, weaving.reading_minutes(words)),
         **more,
     )
+
+
+def chunks_of(text: str, annotations: Sequence[Annotation], *, cloze: bool = False) -> list[Chunk]:
+    """What is shown of a text; without words woven in, its paragraphs."""
+    return weaving.chunks(text, annotations, cloze=cloze) if annotations else _by_paragraph(text)
 
 
 def _by_paragraph(text: str) -> list[Chunk]:

@@ -1,7 +1,10 @@
 """Vocabularies."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
+
+from google.protobuf.empty_pb2 import Empty
 
 from kit import audit, fieldmask
 from kit.access import require
@@ -14,12 +17,26 @@ from services.content import rules
 from services.content.enums import PART_OF_SPEECH
 from services.content.models import Vocabulary
 from services.content.queries import courses, vocabularies
+from services.content.queries.purging import purge
 from storyloom.content.v1 import vocabularies_pb2
-from storyloom.content.v1.vocabularies_pb2 import BatchCreateVocabularyResult
+from storyloom.content.v1.vocabularies_pb2 import BatchCreateVocabularyResult, VocabularyForm
 from storyloom.content.v1.vocabularies_pb2 import Vocabulary as VocabularyMessage
 
 WRITABLE = ("term", "translation", "part_of_speech", "sense", "level", "explanation", "forms")
-CONVERT = {"part_of_speech": PART_OF_SPEECH.word.__getitem__, "forms": list}
+
+
+def forms_of(sent: Iterable[VocabularyForm]) -> list[list[str]]:
+    """Forms as they are stored: each with its translation."""
+    return [[one.form.strip(), one.translation.strip()] for one in sent]
+
+
+CONVERT = {
+    "term": str.strip,
+    "translation": str.strip,
+    "part_of_speech": PART_OF_SPEECH.word.__getitem__,
+    "explanation": str.strip,
+    "forms": forms_of,
+}
 
 
 class VocabularyService:
@@ -32,7 +49,7 @@ class VocabularyService:
         self, request: vocabularies_pb2.CreateVocabularyRequest, context: Any
     ) -> VocabularyMessage:
         async with self.db.write() as session:
-            word = _new(request.vocabulary, await courses.get_settings(session))
+            word = new_word(request.vocabulary, await courses.get_settings(session))
             require("create", word)
             session.add(word)
             return await _record(session, Action.CREATE, word)
@@ -42,14 +59,10 @@ class VocabularyService:
     ) -> vocabularies_pb2.BatchCreateVocabulariesResponse:
         async with self.db.write() as session:
             settings = await courses.get_settings(session)
-            words = [_new(sent, settings) for sent in request.vocabularies]
+            words = [new_word(sent, settings) for sent in request.vocabularies]
             for word in words:
                 require("create", word)
-                word.tenant_id, word.revision = session.tenant_id, 1
-            created = await vocabularies.insert_new(session, words)
-            for word in words:
-                if word.id in created:
-                    audit.record(session, Action.CREATE, word)
+            created = await insert_words(session, words)
         return vocabularies_pb2.BatchCreateVocabulariesResponse(results=(_result(one, created) for one in words))
 
     async def GetVocabulary(self, request: vocabularies_pb2.GetVocabularyRequest, context: Any) -> VocabularyMessage:
@@ -57,6 +70,15 @@ class VocabularyService:
             row = await vocabularies.get_vocabulary(session, UUID(request.id))
         require("read", row, resource="vocabulary")
         return vocabulary_to_proto(row)
+
+    async def BatchGetVocabularies(
+        self, request: vocabularies_pb2.BatchGetVocabulariesRequest, context: Any
+    ) -> vocabularies_pb2.BatchGetVocabulariesResponse:
+        wanted = list(map(UUID, request.ids))
+        async with self.db.read() as session:
+            found = {row.id: row for row in await vocabularies.list_some(session, wanted)}
+        rows = (found[one] for one in wanted if one in found)
+        return vocabularies_pb2.BatchGetVocabulariesResponse(vocabularies=map(vocabulary_to_proto, rows))
 
     async def ListVocabularies(
         self, request: vocabularies_pb2.ListVocabulariesRequest, context: Any
@@ -103,20 +125,38 @@ class VocabularyService:
             word.deleted_at = None
             return await _record(session, Action.UNDELETE, word)
 
+    async def PurgeVocabulary(self, request: vocabularies_pb2.PurgeVocabularyRequest, context: Any) -> Empty:
+        async with self.db.write() as session:
+            word = await vocabularies.lock_vocabulary(session, UUID(request.id), deleted=True)
+            await purge(session, word, request.etag)
+        return Empty()
 
-def _new(sent: VocabularyMessage, settings: Any) -> Vocabulary:
+
+def new_word(sent: VocabularyMessage, settings: Any) -> Vocabulary:
+    """The word, in the tenant's languages unless it says others."""
     return Vocabulary(
-        term=sent.term,
+        term=sent.term.strip(),
         term_key=rules.term_key(sent.term),
-        translation=sent.translation,
+        translation=sent.translation.strip(),
         part_of_speech=PART_OF_SPEECH.word[sent.part_of_speech],
         sense=sent.sense or 1,
         level=sent.level,
-        explanation=sent.explanation,
-        forms=list(sent.forms),
+        explanation=sent.explanation.strip(),
+        forms=forms_of(sent.forms),
         language=sent.language or settings.story_language,
         learning_language=sent.learning_language or settings.learning_language,
     )
+
+
+async def insert_words(session: WriteSession, words: Sequence[Vocabulary]) -> set[UUID]:
+    """Writes and audits those whose sense is not there yet; returns their ids."""
+    for word in words:
+        word.tenant_id, word.revision = session.tenant_id, 1
+    created = await vocabularies.insert_new(session, words)
+    for word in words:
+        if word.id in created:
+            audit.record(session, Action.CREATE, word)
+    return created
 
 
 def _result(word: Vocabulary, created: set[UUID]) -> BatchCreateVocabularyResult:
@@ -142,7 +182,7 @@ def vocabulary_to_proto(row: Any) -> VocabularyMessage:
         sense=row.sense,
         level=row.level,
         explanation=row.explanation,
-        forms=row.forms,
+        forms=(VocabularyForm(form=form, translation=translation) for form, translation in row.forms),
         language=row.language,
         learning_language=row.learning_language,
         etag=str(row.revision),

@@ -1,56 +1,40 @@
 """The weave engine: which words of a story are replaced by their translation, and the chunks a reader is shown."""
 
-import unicodedata
-from array import array
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
-import ahocorasick
-
-from services.content.segmentation import (
-    Token,
-    addresses,
-    names,
-    paragraphs,
-    reading_minutes,
-    sentence_starts,
-    tokenize,
-    word_count,
-)
+from services.content.matching import Found, Match, Term, find
+from services.content.segmentation import paragraphs, reading_minutes, word_count
 
 __all__ = [
     "Annotation",
     "Chunk",
+    "Found",
+    "Match",
     "Share",
     "Target",
     "Term",
     "Weave",
+    "annotate",
+    "by_part",
     "chunks",
+    "find",
     "paragraphs",
+    "ratios_of",
     "reading_minutes",
+    "shares_of",
     "undo",
+    "wanted",
     "weave",
     "word_count",
 ]
 
-# Words, spaces and signs of a spelling: six words. At most so many spellings begin at a place in the text, each of
-# another length, which keeps time and memory in proportion to the text whatever the vocabulary holds.
-LONGEST_SPELLING = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A vocabulary word: `term` and its other spellings in the story's language, `translation` in the learned one."""
-
-    id: str
-    term: str
-    translation: str
-    part_of_speech: str
-    explanation: str = ""
-    forms: tuple[str, ...] = ()
+# What stands for a word that the reader is to find: of one width, so that it tells nothing of the word.
+GAP = "____"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +49,7 @@ class Target:
             raise ValueError(f"ratio of {self.part_of_speech!r} must be between 0 and 1, not {self.ratio}")
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
+class Annotation(NamedTuple):
     """`replacement` stands for code points [start, end) of the source; `explain` follows it unless it is empty."""
 
     start: int
@@ -100,8 +83,7 @@ class Weave:
     shares: tuple[Share, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """`text` is what a reader sees, `source` what it stands for: nothing for 'explain', itself for 'normal'."""
 
     position: int
@@ -111,20 +93,12 @@ class Chunk:
     vocabulary_id: str
 
 
-class _Match(NamedTuple):
-    """An occurrence: tokens [first, end) of the text, spelled like `spelling` of `term`."""
-
-    first: int
-    end: int
-    term: Term
-    spelling: str
-
-
 def weave(
     text: str,
     terms: Iterable[Term],
     targets: Iterable[Target],
     *,
+    language: str,
     seed: str,
     scopes: Sequence[int] | None = None,
     pins: Set[str] = frozenset(),
@@ -133,33 +107,39 @@ def weave(
 ) -> Weave:
     """Chooses the words of `text` to replace; the same arguments give the same weave in any process.
 
-    `scopes` are indexes into `paragraphs(text)`, None for all; `protected` are code-point spans [start, end) to leave
-    alone, beside addresses and proper names, which always are. `pins` and `bans` are vocabulary ids; a ban beats a pin.
+    `language` is the text's, as a BCP 47 tag, by which it is cut into words (see `segmentation.tokenize`). `scopes` are
+    indexes into `paragraphs(text)`, None for all; `protected` are code-point spans [start, end) to leave alone, beside
+    addresses and proper names, which always are. `pins` and `bans` are vocabulary ids; a ban beats a pin.
 
     Occurrences are whole words, compared after Unicode folding, longest phrase first (in words, then in characters,
-    then from the left), found by Aho and Corasick's automaton (CACM 18, 1975) in time linear in the text; those of more
-    than LONGEST_SPELLING tokens are not looked for. A spelling that terms share belongs to one that is not banned, then
-    to a pinned one, then to a part of speech with a target above 0, then to a main spelling over a form, then to the
-    first in the order of part of speech and id.
+    then from the left); those of more than `matching.LONGEST_SPELLING` tokens are not looked for. A spelling that terms
+    share belongs to one that is not banned, then to a pinned one, then to a part of speech with a target above 0, then
+    to a main spelling over a form, then to the first in the order of part of speech and id. What is found, and the time
+    it takes, is linear in the text and in the vocabulary.
 
     Per part of speech, round-half-up(ratio × occurrences) are woven: all of the pinned, none of the banned (both count
     as occurrences), the rest by systematic sampling (Madow and Madow 1944). Without a target the ratio is 0.
 
     ValueError: two targets for a part of speech, a paragraph that does not exist, a span that is not inside the text.
     """
-    ratios = _ratios(targets)
-    closed = _closed(text, scopes, protected)
-    tokens = tokenize(text)
-    starts = sentence_starts(text, tokens)
-    matches = _occurrences(text, tokens, starts, _spellings(terms, ratios, pins, bans), closed)
-    woven, shares = _select(matches, ratios, seed, pins - bans, bans)
-    return Weave(_annotate(text, tokens, starts, woven), shares)
+    ratios = ratios_of(targets)
+    found = find(
+        text, terms, language=language, ratios=ratios, scopes=scopes, pins=pins, bans=bans, protected=protected
+    )
+    parts = by_part(found.matches, ratios)
+    woven = [
+        match
+        for part, matches in parts.items()
+        for match in _choose(matches, ratios.get(part, Decimal(0)), seed, pins - bans, bans)
+    ]
+    return Weave(annotate(found, woven), shares_of(parts, ratios, woven))
 
 
-def chunks(text: str, annotations: Iterable[Annotation]) -> list[Chunk]:
+def chunks(text: str, annotations: Iterable[Annotation], *, cloze: bool = False) -> list[Chunk]:
     """What a reader is shown: untouched stretches, woven words and explanations, positions counted from 0.
 
-    `annotations` come in any order; ValueError if one is empty, leaves the text or overlaps another.
+    For a `cloze` a gap stands for each woven word, whose source is the hint, and nothing is explained: that would give
+    it away. `annotations` come in any order; ValueError if one is empty, leaves the text or overlaps another.
     """
     parts: list[Chunk] = []
     done = 0
@@ -168,9 +148,9 @@ def chunks(text: str, annotations: Iterable[Annotation]) -> list[Chunk]:
             raise ValueError(f"annotation {note.start}..{note.end} is empty, overlaps or leaves the text")
         if done < note.start:
             parts.append(_normal(len(parts), text[done : note.start]))
-        source = text[note.start : note.end]
-        parts.append(Chunk(len(parts), "chem", note.replacement, source, note.vocabulary_id))
-        if note.explain:
+        shown, source = GAP if cloze else note.replacement, text[note.start : note.end]
+        parts.append(Chunk(len(parts), "chem", shown, source, note.vocabulary_id))
+        if note.explain and not cloze:
             parts.append(Chunk(len(parts), "explain", note.explain, "", note.vocabulary_id))
         done = note.end
     if done < len(text):
@@ -187,7 +167,8 @@ def _normal(position: int, text: str) -> Chunk:
     return Chunk(position, "normal", text, text, "")
 
 
-def _ratios(targets: Iterable[Target]) -> dict[str, Decimal]:
+def ratios_of(targets: Iterable[Target]) -> dict[str, Decimal]:
+    """The ratio of each part of speech; ValueError where there are two targets for one."""
     ratios: dict[str, Decimal] = {}
     for target in targets:
         if target.part_of_speech in ratios:
@@ -196,144 +177,62 @@ def _ratios(targets: Iterable[Target]) -> dict[str, Decimal]:
     return ratios
 
 
-def _closed(text: str, scopes: Sequence[int] | None, protected: Sequence[tuple[int, int]]) -> bytearray:
-    """One byte per code point: 1 where nothing may be woven."""
-    spans = paragraphs(text)
-    closed = bytearray(b"\1") * len(text)
-    for index in range(len(spans)) if scopes is None else scopes:
-        if not 0 <= index < len(spans):
-            raise ValueError(f"there is no paragraph {index}: the text has {len(spans)}")
-        start, end = spans[index]
-        closed[start:end] = bytes(end - start)
-    for start, end in [*protected, *addresses(text)]:
-        if not 0 <= start <= end <= len(text):
-            raise ValueError(f"protected span {start}..{end} does not lie in a text of {len(text)} characters")
-        closed[start:end] = b"\1" * (end - start)
-    return closed
+def wanted(ratio: Decimal, occurrences: int) -> int:
+    """How many of the occurrences come nearest to the ratio, the greater where two do."""
+    return int((ratio * occurrences).to_integral_value(ROUND_HALF_UP))
 
 
-def _spellings(
-    terms: Iterable[Term], ratios: dict[str, Decimal], pins: Set[str], bans: Set[str]
-) -> dict[tuple[str, ...], tuple[Term, str]]:
-    """The owner of each spelling, keyed by its folded tokens; blank spellings and blank translations drop out."""
-    ranked = []
-    for term in terms:
-        if not term.translation.strip():
-            continue
-        standing = (term.id in bans, term.id not in pins, not ratios.get(term.part_of_speech))
-        for spelling in (term.term, *term.forms):
-            rank = (*standing, spelling != term.term, term.part_of_speech, term.id, spelling, term.translation)
-            ranked.append((rank, term.explanation, spelling, term))
-    owners: dict[tuple[str, ...], tuple[Term, str]] = {}
-    for _, _, spelling, term in sorted(ranked, key=lambda entry: entry[:2]):
-        parts = tokenize(spelling.strip())
-        if len(parts) <= LONGEST_SPELLING and any(part.kind == "word" for part in parts):
-            owners.setdefault(tuple(part.folded for part in parts), (term, spelling.strip()))
-    return owners
-
-
-def _occurrences(
-    text: str,
-    tokens: Sequence[Token],
-    starts: set[int],
-    owners: dict[tuple[str, ...], tuple[Term, str]],
-    closed: bytearray,
-) -> list[_Match]:
-    """All occurrences that may be woven, without overlap, in the order of the text."""
-    name_of = {index: span for span in names(text, tokens, starts) for index in range(*span)}
-    taken = bytearray(len(tokens))
-    kept = []
-    for first, end in _hits(tokens, owners):
-        if 1 in taken[first:end] or 1 in closed[tokens[first].start : tokens[end - 1].end]:
-            continue
-        match = _Match(first, end, *owners[tuple(token.folded for token in tokens[first:end])])
-        if not _breaks_name(text, tokens, match, name_of):
-            taken[first:end] = b"\1" * (end - first)
-            kept.append(match)
-    return sorted(kept, key=lambda match: match.first)
-
-
-def _hits(tokens: Sequence[Token], owners: dict[tuple[str, ...], tuple[Term, str]]) -> Iterator[tuple[int, int]]:
-    """The tokens [first, end) of every place where a spelling stands, overlaps included, longest phrase first."""
-    if not owners:
-        return
-    numbers: dict[str, int] = {}
-    automaton = ahocorasick.Automaton(ahocorasick.STORE_ANY, ahocorasick.KEY_SEQUENCE)
-    for key in owners:
-        # Letters of the automaton are whole tokens, so it cannot match inside a word. 0 is for words of no term.
-        automaton.add_word(tuple(numbers.setdefault(part, len(numbers) + 1) for part in key), len(key))
-    automaton.make_automaton()
-    # A hit is one number in the array of its length: a long text of nothing but spellings has a million.
-    found = [array("I") for _ in range(LONGEST_SPELLING + 1)]
-    for last, length in automaton.iter(tuple(numbers.get(token.folded, 0) for token in tokens)):
-        found[length].append(last + 1 - length)
-    # A token list of n words has 2n - 1 tokens, so its length orders phrases as their number of words does.
-    for length in range(LONGEST_SPELLING, 0, -1):
-        for _, first in sorted((tokens[one].start - tokens[one + length - 1].end, one) for one in found[length]):
-            yield first, first + length
-
-
-def _breaks_name(text: str, tokens: Sequence[Token], match: _Match, name_of: dict[int, tuple[int, int]]) -> bool:
-    """Whether the match touches a name, unless it is all of it and the vocabulary spells it so ('Monday', 'Hà Nội')."""
-    if name_of.keys().isdisjoint(range(match.first, match.end)):
-        return False
-    if name_of.get(match.first) != (match.first, match.end):
-        return True
-    source = text[tokens[match.first].start : tokens[match.end - 1].end]
-    return unicodedata.normalize("NFC", source) != unicodedata.normalize("NFC", match.spelling)
-
-
-def _select(
-    matches: Iterable[_Match], ratios: dict[str, Decimal], seed: str, pins: Set[str], bans: Set[str]
-) -> tuple[list[_Match], tuple[Share, ...]]:
-    """The matches to weave, in the order of the text, and what that makes of each part of speech."""
-    found: dict[str, list[_Match]] = {part: [] for part in ratios}
+def by_part(matches: Iterable[Match], ratios: Mapping[str, Decimal]) -> dict[str, list[Match]]:
+    """The matches of each part of speech, those with a target always, in their order."""
+    found: dict[str, list[Match]] = {part: [] for part in ratios}
     for match in matches:
         found.setdefault(match.term.part_of_speech, []).append(match)
-    woven: list[_Match] = []
-    shares = []
-    for part, candidates in sorted(found.items()):
-        ratio = ratios.get(part, Decimal(0))
-        chosen = _choose(candidates, ratio, seed, pins, bans)
-        woven += chosen
-        shares.append(Share.of(part, len(candidates), len(chosen), ratio))
-    return sorted(woven, key=lambda match: match.first), tuple(shares)
+    return dict(sorted(found.items()))
 
 
-def _choose(matches: list[_Match], ratio: Decimal, seed: str, pins: Set[str], bans: Set[str]) -> list[_Match]:
+def shares_of(
+    found: Mapping[str, Sequence[Match]], ratios: Mapping[str, Decimal], woven: Iterable[Match]
+) -> tuple[Share, ...]:
+    """What weaving some of the matches found makes of each part of speech."""
+    count = Counter(match.term.part_of_speech for match in woven)
+    return tuple(
+        Share.of(part, len(matches), count[part], ratios.get(part, Decimal(0))) for part, matches in found.items()
+    )
+
+
+def _choose(matches: list[Match], ratio: Decimal, seed: str, pins: Set[str], bans: Set[str]) -> list[Match]:
     """The matches of one part of speech to weave: as near to `ratio` of them as pins and bans allow, evenly spread."""
     pinned = [match for match in matches if match.term.id in pins]
     free = [match for match in matches if match.term.id not in pins and match.term.id not in bans]
-    wanted = int((ratio * len(matches)).to_integral_value(ROUND_HALF_UP)) - len(pinned)
-    count = max(0, min(wanted, len(free)))
+    count = max(0, min(wanted(ratio, len(matches)) - len(pinned), len(free)))
     # Systematic sampling: every len(free)/count-th one from a start drawn by the seed, in whole numbers of 2^-64.
     start = int.from_bytes(sha256(seed.encode("utf-8", "surrogatepass")).digest()[:8])
     return pinned + [free[((step << 64) + start) * len(free) // (count << 64)] for step in range(count)]
 
 
-def _annotate(
-    text: str, tokens: Sequence[Token], starts: set[int], matches: Sequence[_Match]
-) -> tuple[Annotation, ...]:
-    explained: set[str] = set()
+def annotate(found: Found, matches: Iterable[Match], known: Set[str] = frozenset()) -> tuple[Annotation, ...]:
+    """The annotations, in the order of the text, of the occurrences to weave: at its first appearance a word is
+    explained, unless its id is among the `known`."""
+    explained = set(known)
     annotations = []
-    for match in matches:
-        start, end = tokens[match.first].start, tokens[match.end - 1].end
-        replacement = _carry_capitals(text[start:end], match, opens=match.first in starts)
+    for match in sorted(matches, key=lambda match: match.first):
+        start, end = found.tokens.span(match.first, match.end)
+        replacement = _carry_capitals(found.tokens.text[start:end], match, opens=match.first in found.starts)
         explain = "" if match.term.id in explained else match.term.explanation
         explained.add(match.term.id)
         annotations.append(Annotation(start, end, match.term.id, replacement, explain))
     return tuple(annotations)
 
 
-def _carry_capitals(source: str, match: _Match, *, opens: bool) -> str:
+def _carry_capitals(source: str, match: Match, *, opens: bool) -> str:
     """The translation in the capitals of the source, so far as they are not how the vocabulary spells the word."""
-    translation = match.term.translation
-    if _all_capitals(source) and not _all_capitals(match.spelling):
-        return translation.upper()
-    if source[0].isupper() and (opens or not match.spelling[0].isupper()):
-        first = next((i for i, letter in enumerate(translation) if letter.isalpha()), 0)
-        return translation[:first] + translation[first : first + 1].title() + translation[first + 1 :]
-    return translation
+    spelling = match.spelling.strip()
+    if _all_capitals(source) and not _all_capitals(spelling):
+        return match.translation.upper()
+    if source[0].isupper() and (opens or not spelling[0].isupper()):
+        first = next((i for i, letter in enumerate(match.translation) if letter.isalpha()), 0)
+        return match.translation[:first] + match.translation[first : first + 1].title() + match.translation[first + 1 :]
+    return match.translation
 
 
 def _all_capitals(text: str) -> bool:

@@ -43,6 +43,13 @@ class TestVerdict:
         assert verdict(value, limit) == told
 
 
+class TestWeaving:
+    def test_holds_the_short_story_against_its_target_and_each_longer_one_against_the_one_before(self):
+        told = report.weaving(report.Weaving({2_000: 15.0, 20_000: 180.0, 200_000: 3240.0}, 300.0))
+        verdicts = [line.split("  ")[-1].strip() for line in told[1:]]
+        assert verdicts == ["met by 17 %", "met by 0 %", "missed by 50 %"]
+
+
 class TestCosts:
     def test_holds_the_sum_against_the_target_on_the_reference_machine(self):
         line = report.costs(run(measured()))[1].split()

@@ -1,6 +1,7 @@
 """People with content's stubs at hand, and what they write."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cached_property
 from typing import Any
@@ -24,14 +25,17 @@ from storyloom.content.v1 import (
 )
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.content.v1.lessons_pb2_grpc import LessonServiceStub
+from storyloom.content.v1.publications_pb2_grpc import PublicationServiceStub
 from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
 from storyloom.content.v1.story_versions_pb2_grpc import StoryVersionServiceStub
 from storyloom.content.v1.units_pb2_grpc import UnitServiceStub
 from storyloom.content.v1.vocabularies_pb2_grpc import VocabularyServiceStub
 from storyloom.content.v1.weaves_pb2_grpc import WeaveServiceStub
+from storyloom.identity.v1.tenants_pb2 import Tenant, TenantSettings, UpdateTenantRequest
+from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.learning.v1.enrollments_pb2 import CreateEnrollmentRequest, Enrollment
 from storyloom.learning.v1.enrollments_pb2_grpc import EnrollmentServiceStub
-from tests.stack import Person, School
+from tests.stack import Person, School, Stack, found_school
 
 TEXT = (
     "Sáng sớm, mặt trời lên trên dòng sông. Ông nội chèo ghe ra chợ nổi, dòng sông còn im.\n\n"
@@ -74,6 +78,10 @@ class Author:
     @cached_property
     def versions(self) -> Any:
         return self.person.stub(StoryVersionServiceStub, "content")
+
+    @cached_property
+    def publications(self) -> Any:
+        return self.person.stub(PublicationServiceStub, "content")
 
     @cached_property
     def words(self) -> Any:
@@ -179,6 +187,16 @@ def reader(school: School) -> Author:
 def outsider(school: School) -> Author:
     """A teacher of another tenant."""
     return Author(school.outsider_teacher)
+
+
+@pytest.fixture(scope="session")
+async def principal(stack: Stack) -> Author:
+    """An administrator of a school of its own, which publishes without approvals."""
+    school = await found_school(stack, f"free{secrets.token_hex(4)}", f"beside{secrets.token_hex(4)}")
+    tenant = Tenant(id=school.admin.tenant_id, settings=TenantSettings(approval_required=False))
+    await school.admin.stub(TenantServiceStub, "identity").UpdateTenant(UpdateTenantRequest(tenant=tenant))
+    await stack.settle()
+    return Author(school.admin)
 
 
 @pytest.fixture(scope="session")

@@ -256,8 +256,8 @@ class TestUpdateLesson:
             (made[1].id, 3),
         ]
 
-    @pytest.mark.parametrize("path", ["status", "unit_id", "course_id"])
-    async def test_never_writes_state_or_parents(self, teacher: Author, path: str) -> None:
+    @pytest.mark.parametrize("path", ["status", "course_id", "contributor_ids"])
+    async def test_never_writes_state_or_course(self, teacher: Author, path: str) -> None:
         (lesson,) = await some_lessons(teacher, 1)
         request = lessons_pb2.UpdateLessonRequest(
             lesson=lessons_pb2.Lesson(id=lesson.id), update_mask=FieldMask(paths=[path])

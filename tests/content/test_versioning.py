@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from hypothesis import given
@@ -20,14 +21,14 @@ TITLE = "Mèo và chó"
 TEXT = "Con mèo nhìn con chó. Con chó nhìn con mèo.\n\nCon mèo ngủ."
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     id: UUID
     term: str
     translation: str
     part_of_speech: str = "noun"
+    level: str = ""
     explanation: str = ""
-    forms: tuple[str, ...] = ()
+    forms: str = "[]"
 
 
 CAT, DOG = Word(new_id(), "con mèo", "cat", explanation="Cat: con mèo."), Word(new_id(), "con chó", "dog")
@@ -48,63 +49,63 @@ def wish(
 class TestPlain:
     @given(PARAGRAPHS)
     def test_pieces_are_the_paragraphs_and_together_the_text(self, text: str) -> None:
-        draft = versioning.plain(TITLE, text)
+        draft = versioning.plain(TITLE, text, "vi")
         assert undo(draft.chunks) == text
         assert all(chunk.text for chunk in draft.chunks)
         assert len(draft.chunks) == max(len(paragraphs(text)), 1)
 
     def test_nothing_is_woven(self) -> None:
-        draft = versioning.plain(TITLE, TEXT)
+        draft = versioning.plain(TITLE, TEXT, "vi")
         assert (draft.chem_ratio, draft.seed, draft.shares) == (0, None, ())
         assert draft.reading_minutes == 1
 
 
 class TestWoven:
     def test_the_same_wish_gives_the_same_version(self) -> None:
-        first = versioning.woven(TITLE, TEXT, [CAT, DOG], wish("0.5"))
-        again = versioning.woven(TITLE, TEXT, [DOG, CAT], wish("0.5", seed=first.seed))
+        first = versioning.woven(TITLE, TEXT, "vi", [CAT, DOG], wish("0.5"))
+        again = versioning.woven(TITLE, TEXT, "vi", [DOG, CAT], wish("0.5", seed=first.seed))
         assert first == again
 
     def test_undone_it_is_the_text(self) -> None:
-        assert undo(versioning.woven(TITLE, TEXT, [CAT, DOG], wish()).chunks) == TEXT
+        assert undo(versioning.woven(TITLE, TEXT, "vi", [CAT, DOG], wish()).chunks) == TEXT
 
     def test_the_ratio_counts_the_words_that_were_replaced(self) -> None:
-        draft = versioning.woven(TITLE, TEXT, [CAT], wish())
+        draft = versioning.woven(TITLE, TEXT, "vi", [CAT], wish())
         assert draft.chem_ratio == Decimal(6) / draft.word_count
 
     def test_keeps_to_the_paragraphs_asked_for(self) -> None:
-        draft = versioning.woven(TITLE, TEXT, [CAT, DOG], wish(paragraphs=(2, 9)))
+        draft = versioning.woven(TITLE, TEXT, "vi", [CAT, DOG], wish(paragraphs=(2, 9)))
         assert [one.start for one in draft.annotations] == [TEXT.rindex("Con mèo")]
 
     def test_paragraphs_past_the_end_are_not_all_paragraphs(self) -> None:
-        assert not versioning.woven(TITLE, TEXT, [CAT, DOG], wish(paragraphs=(9,))).annotations
+        assert not versioning.woven(TITLE, TEXT, "vi", [CAT, DOG], wish(paragraphs=(9,))).annotations
 
     def test_pins_and_bans_stay_with_the_version(self) -> None:
         draft = versioning.woven(
-            TITLE, TEXT, [CAT, DOG], wish("0", pinned=frozenset({CAT.id}), banned=frozenset({DOG.id}))
+            TITLE, TEXT, "vi", [CAT, DOG], wish("0", pinned=frozenset({CAT.id}), banned=frozenset({DOG.id}))
         )
         assert {one.vocabulary_id for one in draft.annotations} == {str(CAT.id)}
         assert (draft.pinned, draft.banned) == ([CAT.id], [DOG.id])
 
     def test_without_matches_the_chunks_are_the_paragraphs(self) -> None:
-        draft = versioning.woven(TITLE, TEXT, [], wish())
-        assert draft.chunks == versioning.plain(TITLE, TEXT).chunks
+        draft = versioning.woven(TITLE, TEXT, "vi", [], wish())
+        assert draft.chunks == versioning.plain(TITLE, TEXT, "vi").chunks
 
 
 class TestRetitled:
     def test_is_the_same_weave_under_another_title(self) -> None:
         first = versioning.woven(
-            TITLE, TEXT, [CAT, DOG], wish("0.5", seed=3, paragraphs=(1,), banned=frozenset({DOG.id}))
+            TITLE, TEXT, "vi", [CAT, DOG], wish("0.5", seed=3, paragraphs=(1,), banned=frozenset({DOG.id}))
         )
         source = make_version(new_id(), 1, new_id(), first)
-        again = versioning.retitled("Khác", source, first.shares)
+        again = versioning.retitled("Khác", "vi", source, first.shares)
         assert again.content_hash != first.content_hash
         assert replace(again, title=TITLE, content_hash=first.content_hash, annotations=first.annotations) == first
 
 
 class TestContentHash:
     def test_is_of_the_canonical_json(self) -> None:
-        draft = versioning.woven(TITLE, "Mèo\n", [Word(CAT.id, "mèo", "cat", explanation="“Cat”")], wish())
+        draft = versioning.woven(TITLE, "Mèo\n", "vi", [Word(CAT.id, "mèo", "cat", explanation="“Cat”")], wish())
         canonical = f'{{"annotations":[[0,3,"{CAT.id}","Cat","“Cat”"]],"text":"Mèo\\n","title":"{TITLE}"}}'
         assert draft.content_hash == hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -115,8 +116,9 @@ class TestContentHash:
         assert (of_one == versioning.content_hash(one, "", ())) == (one == "")
 
     def test_tells_a_weave_from_its_text(self) -> None:
-        assert versioning.woven(TITLE, TEXT, [CAT], wish()).content_hash != versioning.plain(TITLE, TEXT).content_hash
+        woven, plain = versioning.woven(TITLE, TEXT, "vi", [CAT], wish()), versioning.plain(TITLE, TEXT, "vi")
+        assert woven.content_hash != plain.content_hash
 
     def test_annotations_can_be_stored_as_json(self) -> None:
-        lists = [versioning.as_list(one) for one in versioning.woven(TITLE, TEXT, [CAT], wish()).annotations]
+        lists = [versioning.as_list(one) for one in versioning.woven(TITLE, TEXT, "vi", [CAT], wish()).annotations]
         assert json.loads(json.dumps(lists)) == lists

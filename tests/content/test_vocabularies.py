@@ -7,10 +7,12 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 
-from storyloom.content.v1 import vocabularies_pb2
-from storyloom.content.v1.vocabularies_pb2 import Vocabulary
+from kit.ids import new_id
+from storyloom.content.v1 import audios_pb2, vocabularies_pb2
+from storyloom.content.v1.audios_pb2_grpc import AudioServiceStub
+from storyloom.content.v1.vocabularies_pb2 import Vocabulary, VocabularyForm
 from tests.content.conftest import Author, ListEntries, outcomes
-from tests.stack import refused
+from tests.stack import School, refused
 
 NOUN, VERB = vocabularies_pb2.PART_OF_SPEECH_NOUN, vocabularies_pb2.PART_OF_SPEECH_VERB
 
@@ -26,6 +28,11 @@ async def create(author: Author, one: Vocabulary) -> Vocabulary:
 async def create_all(author: Author, *many: Vocabulary) -> list[vocabularies_pb2.BatchCreateVocabularyResult]:
     request = vocabularies_pb2.BatchCreateVocabulariesRequest(vocabularies=many)
     return list((await author.words.BatchCreateVocabularies(request)).results)
+
+
+async def some(author: Author, *ids: str) -> list[Vocabulary]:
+    request = vocabularies_pb2.BatchGetVocabulariesRequest(ids=ids)
+    return list((await author.words.BatchGetVocabularies(request)).vocabularies)
 
 
 async def terms(author: Author, **wanted: Any) -> list[str]:
@@ -47,11 +54,17 @@ async def undelete(author: Author, word_id: str) -> Vocabulary:
     return await author.words.UndeleteVocabulary(vocabularies_pb2.UndeleteVocabularyRequest(id=word_id))
 
 
+@pytest.fixture
+def admin(school: School) -> Author:
+    return Author(school.admin)
+
+
 class TestCreateVocabulary:
     async def test_fills_in_the_tenants_languages_and_the_first_sense(self, teacher: Author) -> None:
-        made = await create(teacher, word("cái bàn", "table", forms=["chiếc bàn"], level="A1"))
+        forms = [VocabularyForm(form="chiếc bàn"), VocabularyForm(form="những cái bàn", translation="tables")]
+        made = await create(teacher, word("cái bàn", "table", forms=forms, level="A1"))
         assert (made.language, made.learning_language, made.sense) == ("vi", "en", 1)
-        assert (list(made.forms), made.level) == (["chiếc bàn"], "A1")
+        assert (list(made.forms), made.level) == (forms, "A1")
         assert await teacher.words.GetVocabulary(vocabularies_pb2.GetVocabularyRequest(id=made.id)) == made
 
     @pytest.mark.parametrize("term", ["Cây bút", "CÂY  BÚT", "cây bút"])
@@ -69,6 +82,12 @@ class TestCreateVocabulary:
         await create_all(teacher, word("đá"))
         assert (await create(teacher, word("đá", **other))).id
 
+    async def test_keeps_no_white_space_around_texts(self, teacher: Author) -> None:
+        forms = [VocabularyForm(form=" gọn gàng ", translation="\ttidy")]
+        made = await create(teacher, word(" gọn ", " neat\n", explanation=" Neat. ", forms=forms))
+        assert (made.term, made.translation, made.explanation) == ("gọn", "neat", "Neat.")
+        assert list(made.forms) == [VocabularyForm(form="gọn gàng", translation="tidy")]
+
     async def test_tenants_do_not_get_in_each_others_way(self, teacher: Author, outsider: Author) -> None:
         await create(teacher, word("riêng"))
         assert (await create(outsider, word("riêng"))).id
@@ -82,6 +101,10 @@ class TestCreateVocabulary:
             ("part_of_speech", 0),
             ("part_of_speech", 99),
             ("sense", 101),
+            ("level", "D1"),
+            ("level", "a1"),
+            ("forms", [VocabularyForm(form=" ")]),
+            ("forms", [VocabularyForm(form="a"), VocabularyForm(form="a", translation="b")]),
         ],
     )
     async def test_refuses_fields_out_of_range(self, teacher: Author, field: str, value: Any) -> None:
@@ -107,7 +130,8 @@ class TestBatchCreateVocabularies:
         assert single.status == results[1].error
 
     async def test_what_it_answers_is_what_is_there(self, teacher: Author) -> None:
-        (result,) = await create_all(teacher, word("đúng như", forms=["a", "b"]))
+        forms = [VocabularyForm(form="a", translation="as"), VocabularyForm(form="b")]
+        (result,) = await create_all(teacher, word("đúng như", forms=forms))
         request = vocabularies_pb2.GetVocabularyRequest(id=result.vocabulary.id)
         assert await teacher.words.GetVocabulary(request) == result.vocabulary
 
@@ -140,6 +164,20 @@ class TestBatchCreateVocabularies:
             assert (entry.action, entry.new_values["term"]) == ("create", one.vocabulary.term)
 
 
+class TestBatchGetVocabularies:
+    async def test_answers_what_is_there_in_the_order_of_the_request(self, teacher: Author, outsider: Author) -> None:
+        first, second, gone = [one.vocabulary for one in await create_all(teacher, *map(word, ("một", "hai", "ba")))]
+        foreign = await create(outsider, word("của người khác"))
+        await delete(teacher, gone.id)
+        wanted = [second.id, foreign.id, gone.id, str(new_id()), first.id]
+        assert await some(teacher, *wanted) == [second, first]
+
+    async def test_refuses_an_id_twice_and_more_than_five_hundred(self, teacher: Author) -> None:
+        for ids in (["0" * 8 + "-0000-0000-0000-" + "0" * 12] * 2, [str(new_id()) for _ in range(501)], []):
+            async with refused("INVALID_FIELD", field="ids"):
+                await some(teacher, *ids)
+
+
 class TestListVocabularies:
     async def test_filters_and_orders(self, teacher: Author) -> None:
         await create_all(
@@ -162,7 +200,7 @@ class TestListVocabularies:
 
 class TestUpdateVocabulary:
     async def test_writes_what_the_mask_names(self, teacher: Author) -> None:
-        made = await create(teacher, word("sửa từ", forms=["x"]))
+        made = await create(teacher, word("sửa từ", forms=[VocabularyForm(form="x")]))
         sent = Vocabulary(id=made.id, translation="fix", etag=made.etag)
         mask = FieldMask(paths=["translation", "forms"])
         request = vocabularies_pb2.UpdateVocabularyRequest(vocabulary=sent, update_mask=mask)
@@ -209,3 +247,46 @@ class TestDeleteVocabulary:
         made = await create(teacher, word("vắng mặt"))
         async with refused("RESOURCE_NOT_FOUND"):
             await delete(outsider, made.id)
+
+
+class TestPurgeVocabulary:
+    async def test_removes_what_was_deleted_for_good(self, teacher: Author, admin: Author) -> None:
+        made = await create(teacher, word("bỏ hẳn"))
+        request = vocabularies_pb2.PurgeVocabularyRequest(id=made.id)
+        async with refused("PERMISSION_REQUIRED"):
+            await teacher.words.PurgeVocabulary(request)
+        async with refused("WRONG_STATE"):
+            await admin.words.PurgeVocabulary(request)
+        gone = await delete(teacher, made.id)
+        async with refused("STALE_ETAG"):
+            await admin.words.PurgeVocabulary(vocabularies_pb2.PurgeVocabularyRequest(id=made.id, etag=made.etag))
+        await admin.words.PurgeVocabulary(vocabularies_pb2.PurgeVocabularyRequest(id=made.id, etag=gone.etag))
+        async with refused("RESOURCE_NOT_FOUND"):
+            await undelete(teacher, made.id)
+
+    async def test_takes_its_recordings_with_it(self, teacher: Author, admin: Author) -> None:
+        made = await create(teacher, word("đọc to"))
+        audios = teacher.person.stub(AudioServiceStub, "content")
+        audio = audios_pb2.Audio(title="đọc to", vocabulary_id=made.id)
+        recorded = await audios.CreateAudio(audios_pb2.CreateAudioRequest(audio=audio))
+        await delete(teacher, made.id)
+        await admin.words.PurgeVocabulary(vocabularies_pb2.PurgeVocabularyRequest(id=made.id))
+        async with refused("RESOURCE_NOT_FOUND"):
+            await audios.GetAudio(audios_pb2.GetAudioRequest(id=recorded.id))
+
+    async def test_leaves_stories_as_they_are(self, teacher: Author, admin: Author) -> None:
+        made = await create(teacher, word("cái quạt", "fan"))
+        story = await teacher.story(text="Cái quạt quay.")
+        before = (await teacher.weave(story.id, "1")).current_version
+        await delete(teacher, made.id)
+        await admin.words.PurgeVocabulary(vocabularies_pb2.PurgeVocabularyRequest(id=made.id))
+        assert (await teacher.read(story.id)).current_version.chunks == before.chunks
+
+    async def test_tells_the_audit_log_what_it_was(
+        self, teacher: Author, admin: Author, entries_of: ListEntries
+    ) -> None:
+        made = await create(teacher, word("lần cuối", "last time"))
+        await delete(teacher, made.id)
+        await admin.words.PurgeVocabulary(vocabularies_pb2.PurgeVocabularyRequest(id=made.id))
+        entry = (await entries_of(entity_type="vocabulary", entity_id=made.id))[-1]
+        assert (entry.action, entry.old_values["title"]) == ("purge", "lần cuối")

@@ -1,6 +1,7 @@
 """Two tenants with at least one of everything, made through the API: what isolation is tested with."""
 
 import asyncio
+import base64
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import settings
 
 from kit.settings import SERVICES
+from tests.content.recording import sha256, tone
 from tests.contract import api
 from tests.stack import PASSWORD, Person, School, Stack, found_school
 
@@ -97,6 +99,8 @@ async def fresh(stack: Stack) -> Population:
         await _people(tenancy)
         await _course(tenancy)
         await _stories(tenancy)
+        await _audios(tenancy)
+        await _tags(tenancy)
         await _quizzes(tenancy)
         await _learning(tenancy)
     await stack.settle()
@@ -205,6 +209,29 @@ async def _stories(one: Tenancy) -> None:
             await ask(one.teacher, "PublishStory", id=made.id)
 
 
+async def _tags(one: Tenancy) -> None:
+    for n in range(2):
+        tag = one.keep("tag", await ask(one.teacher, "CreateTag", tag={"name": f"{one.canary} {n}"}))
+        for kind in ("course", "lesson", "story"):
+            await ask(one.teacher, f"Tag{kind.title()}", tag_id=tag.id, **{f"{kind}_id": one.ids[kind][0]})
+
+
+async def _audios(one: Tenancy) -> None:
+    for n, story in enumerate(one.ids["story"]):
+        audio = {"story_id": story, "title": one.canary, "voice": one.canary}
+        made = one.keep("audio", await ask(one.teacher, "CreateAudio", audio=audio))
+        if n == 0:
+            await publish_audio(one.teacher, made.id)
+
+
+async def publish_audio(person: Person, audio_id: str) -> None:
+    """Gives the recording a file, and publishes it."""
+    data = tone(0.1)
+    file = {"content_type": "audio/wav", "data": base64.b64encode(data).decode()}
+    await ask(person, "UploadAudio", audio_id=audio_id, size_bytes=len(data), sha256=sha256(data), file=file)
+    await ask(person, "PublishAudio", id=audio_id)
+
+
 async def _quizzes(one: Tenancy) -> None:
     choices = [{"text": f"{one.canary} {n}", "correct": n == 0, "feedback": one.canary} for n in range(3)]
     for _ in range(2):
@@ -223,6 +250,9 @@ async def _learning(one: Tenancy) -> None:
     for course in one.ids["course"]:
         enrollment = {"course_id": course, "user_id": one.student.user_id}
         one.keep("enrollment", await ask(one.teacher, "CreateEnrollment", enrollment=enrollment))
+    for _ in range(2):
+        cohort = one.keep("cohort", await ask(one.teacher, "CreateCohort", cohort={"name": one.canary}))
+        await ask(one.teacher, "AddCohortMembers", id=cohort.id, user_ids=[one.student.user_id, one.teacher.user_id])
     # Lessons and enrolments arrive as events where progress and reading are decided on.
     await one.admin.stack.settle()
     for lesson in one.ids["lesson"]:
@@ -231,6 +261,13 @@ async def _learning(one: Tenancy) -> None:
         session = await ask(one.student, "CreateLearningSession", learning_session={"lesson_id": lesson})
         one.keep("learning_session", session)
         await ask(one.student, "EndLearningSession", id=session.id)
+    for word in one.ids["vocabulary"]:
+        said = {"vocabulary_id": word, "rating": "REVIEW_RATING_GOOD"}
+        review = await ask(one.student, "CreateVocabularyReview", vocabulary_review=said)
+        one.keep("vocabulary_review", review)
+        one.keep("vocabulary_progress", review.vocabulary_progress)
+    settings = {"user_id": one.student.user_id, "new_words_per_day": 5}
+    await ask(one.student, "UpdateLearnerSettings", learner_settings=settings)
     for quiz in one.ids["quiz"]:
         attempt = one.keep("attempt", await ask(one.student, "CreateAttempt", quiz_id=quiz))
         answer = {"question_id": one.ids["question"][0], "choice_ids": [one.ids["choice"][0]]}

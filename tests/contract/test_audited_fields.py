@@ -20,7 +20,7 @@ def models() -> list[Any]:
         mapper.class_
         for name in SERVICES
         for mapper in import_module(f"services.{name}.models").Base.registry.mappers
-        if issubclass(mapper.class_, Resource) and mapper.class_.__module__ == f"services.{name}.models"
+        if issubclass(mapper.class_, Resource) and f"{mapper.class_.__module__}.".startswith(f"services.{name}.models.")
     ]
 
 

@@ -33,17 +33,27 @@ STANDARD_MODULES = {"__init__", "__main__", "models", "queries", "policies", "ru
 NAMED_MODULES = {
     "identity": {
         *("admission", "backoff", "catalogue", "grants", "passwords", "revisions"),
-        *("rosters", "seeding", "sheets", "signing", "throttling"),
+        *("rosters", "seeding", "signing", "throttling"),
     },
-    "content": {"announcements", "enums", "projections", "segmentation", "versioning", "weaving"},
-    "learning": {"projections"},
+    "content": {
+        *("captions", "files", "links", "sounds", "storage"),
+        *("announcements", "diffing", "enums", "highlighting", "japanese"),
+        *("copying", "gathering", "material", "packaging", "slices"),
+        *("covering", "importing", "jobs", "levels", "wordlists"),
+        *("matching", "pages", "personalising", "projections", "publishing", "segmentation", "versioning", "weaving"),
+    },
+    "learning": {"enrolling", "jobs", "projections", "scheduling", "wordlists"},
     "assessment": {"grading"},
     "audit": {
         *("exporting", "merkle", "publishing", "recording", "retention"),
         *("sealing", "showing", "signing", "tailing", "trees"),
     },
 }
-RULE_MODULES = {"rules", "backoff", "grading", "merkle", "rosters", "sealing", "segmentation", "sheets", "weaving"}
+RULE_MODULES = {
+    *("rules", "backoff", "captions", "diffing", "grading", "highlighting", "japanese", "matching", "merkle"),
+    *("covering", "levels", "material", "packaging"),
+    *("personalising", "rosters", "scheduling", "sealing", "segmentation", "weaving", "wordlists"),
+}
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 40
 LONGEST_HANDLER = 25

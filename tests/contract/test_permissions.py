@@ -29,6 +29,8 @@ ADMINISTRATION = {
     *(("resource_policy", action) for action in ("test", "explain")),
     ("user", "purge"),
     *(("erasure", action) for action in ("read", "list")),
+    ("course", "export"),
+    *((kind, "purge") for kind in ("course", "unit", "lesson", "story", "vocabulary", "audio")),
     *(("legal_hold", action) for action in ("create", "read", "list", "release")),
 }
 OURS = [pytest.param(one, id=one.name) for one in api.services() if api.owner(one.methods[0]) in SERVICES]

@@ -26,6 +26,7 @@ THINGS = RESOURCES | {"version", "choice", "attempt", "event", "aggregate", "pre
 # The kit's own, the same in every service, with the reason why none is a person's row.
 OF_THE_KIT = {
     "outbox.aggregate_id": "events wait for their delivery, and the erasure for them",
+    "jobs.position": "where a job is, until it is done",
 }
 
 
@@ -124,9 +125,10 @@ class TestHoldings:
         declared = holdings(service)
         covered = {table.name for table in declared.tables}
         tenants = {table.name for table in declared.metadata.tables.values() if "tenant_id" in table.columns}
-        # Events wait for their delivery, entries for their tree; revisions are forgotten after fifteen minutes.
-        others = {"identity": {"access_revisions"}, "audit": {"tree_queue", "trees"}}
-        assert tenants - covered == {"outbox"} | others.get(service, set())
+        # Events wait for their delivery, entries for their tree, files for their removal; revisions are forgotten
+        # after fifteen minutes.
+        others = {"identity": {"access_revisions"}, "audit": {"tree_queue", "trees"}, "content": {"stored_files"}}
+        assert tenants - covered - {"jobs"} == {"outbox"} | others.get(service, set())
 
 
 def columns_of(table: Table | None) -> set[str]:

@@ -13,7 +13,7 @@ ROWS = ("own", "own draft", "same tenant", "same tenant's draft", "other tenant"
 OURS, OWN = frozenset(ROWS[:4]), frozenset(ROWS[:2])
 STRANGE = ("other tenant", "absent")
 
-WITH_DRAFTS = {"course", "unit", "lesson", "story", "story_version", "quiz"}
+WITH_DRAFTS = {"course", "unit", "lesson", "story", "story_version", "quiz", "audio"}
 
 HELD: Mapping[str, Mapping[str, str]] = {
     "admin": {"all": "manage"},
@@ -22,18 +22,23 @@ HELD: Mapping[str, Mapping[str, str]] = {
         "unit": "create read list update delete undelete",
         "lesson": "create read list update delete undelete publish",
         "story": "create read list update delete undelete weave publish archive",
+        "audio": "create read list update delete undelete publish",
         "vocabulary": "create read list update delete undelete",
+        "tag": "create read list update delete undelete",
         "question": "create read list update delete undelete",
         "quiz": "create read list update delete undelete publish archive",
         "approval": "create read list approve withdraw",
         "enrollment": "manage",
-        "progress": "read list",
+        "cohort": "create read list update delete undelete",
+        "progress": "read list override",
         "learning_session": "read list",
+        "vocabulary_progress": "read list",
+        "vocabulary_review": "list",
         "attempt": "read list",
         "user": "read list",
         "role": "list",
     },
-    "student": {"vocabulary": "read list"},
+    "student": {"vocabulary": "read list", "tag": "read list"},
     "auditor": {"audit_log": "read list export watch"},
     "nobody": {},
     "super_admin": {"all": "manage"},
@@ -49,10 +54,12 @@ PLATFORM = {"super_admin", "system_admin"}
 # Besides them, whoever asks stands before the same door: no token, and a platform's person in a tenant.
 ROLES = (*HELD, "anonymous", "super_admin acting", "system_admin acting")
 
-PUBLIC = {"CreateSession", "RefreshSession", "GetJwks", "AcceptInvitation"}
+PUBLIC = {"CreateSession", "RefreshSession", "GetJwks", "AcceptInvitation", "GetAudioFile", "PutAudioFile"}
 AUTHENTICATED = {
     *("DeleteSession", "GetMe", "ChangePassword", "GetMyTenant", "ListMyPermissions"),
     *("CheckAccess", "BatchCheckAccess"),
+    # Of what the caller may list.
+    "Search",
 }
 # By service too, for some have the names of RPCs that users call.
 INTERNAL = {
@@ -66,31 +73,62 @@ INTERNAL = {
 # Where the permission is not the RPC's own name.
 PERMISSIONS = {
     "BatchCreateVocabularies": "vocabulary:create",
+    "BatchGetVocabularies": "vocabulary:read",
+    "CreatePublication": "story:publish",
     "DeactivateResourcePolicy": "resource_policy:activate",
     "EndLearningSession": "learning_session:update",
     "ExplainAccess": "resource_policy:explain",
     "ExportUser": "user:export",
+    "ExportVocabularies": "vocabulary:list",
     "GetCheckpoint": "audit_log:read",
     "GetConsistencyProof": "audit_log:read",
     "GetInclusionProof": "audit_log:read",
     "GetVerifierKey": "audit_log:read",
     "ListCheckpoints": "audit_log:list",
     "GetCourseProgress": "progress:read",
+    "GetCoverage": "story:read",
     "GetStoryVersion": "story:read",
+    "GetStoryVersionDiff": "story:read",
     "HeartbeatLearningSession": "learning_session:update",
     "ImportUsers": "user:import",
+    "ImportVocabularies": "vocabulary:create",
+    "ImportVocabularyText": "vocabulary:create",
     "ListPermissions": "role:list",
     "ListResourcePolicyVersions": "resource_policy:read",
     "ListStoryVersions": "story:list",
     "PreviewPolicy": "resource_policy:test",
+    "PreviewPublication": "story:publish",
     "PurgeTenant": "tenant:purge",
     "PurgeUser": "user:purge",
     "RejectApproval": "approval:approve",
     "RestoreResourcePolicyVersion": "resource_policy:update",
+    "RestoreStoryVersion": "story:update",
     "SaveResponses": "attempt:update",
     "SetUserRoles": "user:set_roles",
     "TestPolicy": "resource_policy:test",
 }
+PERMISSIONS |= {"CopyCourse": "course:create", "ImportPackage": "course:create", "GetCourseOrigin": "course:update"}
+PERMISSIONS |= {"CopyCourseToTenant": "course:export", "ExportPackage": "course:export"}
+PERMISSIONS |= {f"BatchGet{kind.title()}s": f"{kind}:read" for kind in ("course", "unit", "lesson")}
+PERMISSIONS |= {"BatchGetStories": "story:read"}
+PERMISSIONS |= {"GetAudioCaptions": "audio:read", "GetAudioDownload": "audio:read"}
+PERMISSIONS |= dict.fromkeys(
+    ("SetAudioTimestamps", "CreateAudioUpload", "CompleteAudioUpload", "UploadAudio"), "audio:update"
+)
+PERMISSIONS |= {"ReorderUnits": "course:update", "ReorderLessons": "unit:update", "ReorderStories": "lesson:update"}
+PERMISSIONS |= {
+    "BatchCreateVocabularyReviews": "vocabulary_review:create",
+    "BatchGetVocabularyProgress": "vocabulary_progress:read",
+    "ExportVocabularyProgress": "vocabulary_progress:list",
+    "GetReviewQueue": "vocabulary_progress:list",
+    "ImportKnownVocabulary": "vocabulary_review:create",
+    "RecordVocabularyExposures": "vocabulary_progress:update",
+}
+PERMISSIONS |= {"AddCohortMembers": "cohort:update", "RemoveCohortMembers": "cohort:update"}
+PERMISSIONS |= {"ListCohortMembers": "cohort:read", "EnrollCohort": "enrollment:create"}
+PERMISSIONS |= {"BatchCreateEnrollments": "enrollment:create", "GetHome": "enrollment:list"}
+# By everybody, of their own; words that there are not are left out.
+LEAVING_OUT = {"BatchCreateVocabularyReviews", "ImportKnownVocabulary", "RecordVocabularyExposures"}
 # What everybody of a tenant may do without any role, and with whose rows.
 SEEN = frozenset({"own", "same tenant"})
 SEEN_OR_WRITTEN = SEEN | {"own draft"}
@@ -98,6 +136,8 @@ EVERYBODY: Mapping[str, frozenset[str]] = {
     "GetUser": OWN,
     "UpdateUser": OWN,
     "ExportUser": OWN,
+    # What the caller may not see is left out.
+    **dict.fromkeys(("BatchGetCourses", "BatchGetUnits", "BatchGetLessons", "BatchGetStories"), OURS),
     "GetCourse": SEEN,
     "ListCourses": OURS,
     "GetUnit": SEEN,
@@ -105,11 +145,19 @@ EVERYBODY: Mapping[str, frozenset[str]] = {
     "GetLesson": frozenset({"own"}),
     "ListLessons": OURS,
     "GetStory": SEEN_OR_WRITTEN,
+    "RenderStory": SEEN_OR_WRITTEN,
     "ListStories": OURS,
     "GetStoryVersion": SEEN_OR_WRITTEN,
     "ListStoryVersions": SEEN_OR_WRITTEN,
+    "GetStoryVersionDiff": SEEN_OR_WRITTEN,
+    "GetCoverage": SEEN_OR_WRITTEN,
+    **dict.fromkeys(("GetAudio", "GetAudioCaptions", "GetAudioDownload"), SEEN_OR_WRITTEN),
+    "ListAudios": OURS,
     "UpdateStory": frozenset({"own draft"}),
+    "TagStory": frozenset({"own draft"}),
+    "UntagStory": frozenset({"own draft"}),
     "WeaveStory": frozenset({"own draft"}),
+    "RestoreStoryVersion": frozenset({"own draft"}),
     "DeleteStory": frozenset({"own draft"}),
     "GetQuiz": SEEN,
     "ListQuizzes": OURS,
@@ -118,6 +166,7 @@ EVERYBODY: Mapping[str, frozenset[str]] = {
     "ListAttempts": OURS,
     "SaveResponses": OWN,
     "SubmitAttempt": OWN,
+    "GetHome": OURS,
     "GetEnrollment": OWN,
     "ListEnrollments": OURS,
     "GetProgress": OWN,
@@ -129,6 +178,15 @@ EVERYBODY: Mapping[str, frozenset[str]] = {
     "ListLearningSessions": OURS,
     "HeartbeatLearningSession": OWN,
     "EndLearningSession": OWN,
+    "GetVocabularyProgress": OWN,
+    "BatchGetVocabularyProgress": OURS,
+    "ListVocabularyProgress": OURS,
+    "GetReviewQueue": OURS,
+    "ExportVocabularyProgress": OURS,
+    "CreateVocabularyReview": OURS,
+    "ListVocabularyReviews": OURS,
+    "GetLearnerSettings": OWN,
+    "UpdateLearnerSettings": OWN,
     "GetApproval": OWN,
     "ListApprovals": OURS,
     "WithdrawApproval": OWN,
@@ -138,11 +196,14 @@ PERSONAL: Mapping[str, frozenset[str]] = {
     name: EVERYBODY[name]
     for name in (
         *("HeartbeatLearningSession", "EndLearningSession", "SaveResponses", "SubmitAttempt"),
-        *("GetProgress", "GetCourseProgress"),
+        *("GetProgress", "GetCourseProgress", "UpdateLearnerSettings"),
     )
 } | {"ExplainAccess": OURS}
+PERMISSIONS |= {"WeaveStory": "story:weave", "RenderStory": "story:read"}
 OPERATIONS = {"GetOutboxStandings", "ListParkedEvents", "ReplayParkedEvents"}
 PERMISSIONS |= dict.fromkeys(OPERATIONS, "tenant:operate")
+TAGGED = ("course", "lesson", "story")
+PERMISSIONS |= {f"{verb}{kind.title()}": f"{kind}:update" for verb in ("Tag", "Untag") for kind in TAGGED}
 STAFF_ONLY = {"CreateTenant", "SuspendTenant", "ResumeTenant", "PurgeTenant", *OPERATIONS}
 # No etag keeps these from being done, and then others find nothing.
 ENDS_ROWS = {"DeleteUserPermission"}
@@ -177,7 +238,7 @@ def allowed(rpc: MethodDescriptor, role: str) -> frozenset[str]:
         return everything
     if is_internal(rpc) or base == "anonymous" or role == "system_admin acting":
         return frozenset()
-    if name in AUTHENTICATED:
+    if name in AUTHENTICATED | LEAVING_OUT:
         return everything
     if name in STAFF_ONLY and base not in PLATFORM:
         return frozenset()

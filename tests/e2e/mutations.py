@@ -3,31 +3,9 @@
 Texts in braces stand for ids and other values of earlier answers: `{course}` is the id of the last course.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-Entry = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call. `action` and `about` are what its one entry must say, `entity` the id in it (by default the answer's),
-    `where` the tenant that it is in, and `user` whose it is when that is not the caller; `more` are the entries besides
-    that one. `keep` are values of the answer, by their path."""
-
-    rpc: str
-    by: str
-    request: Mapping[str, Any]
-    action: str
-    about: str
-    entity: str = ""
-    keep: Mapping[str, str] = field(default_factory=dict)
-    more: tuple[Entry, ...] = ()
-    settle: bool = False
-    where: str = "{home}"
-    user: str = ""
-
+from tests.e2e.classes import CLASSES
+from tests.e2e.recordings import AUDIOS
+from tests.e2e.steps import Step, create, on, purge, reorder, update
 
 # Why a call leaves more than one entry, or one about something else than what it was called with.
 SEVERAL = {
@@ -35,15 +13,26 @@ SEVERAL = {
     "CreateTenant": "its first administrator is an entry of their own",
     "AcceptInvitation": "the invitation ends and the user begins",
     "BatchCreateVocabularies": "one for each word",
+    "ImportVocabularyText": "one for each word",
+    "ImportVocabularies": "as above",
+    "CreatePublication": "one for each story and lesson",
     "DeleteCourse": "one for each thing that is hidden with it",
     "UndeleteCourse": "one for each thing that comes back with it",
     "DeleteUnit": "as above",
     "UndeleteUnit": "as above",
+    "ReorderUnits": "one for each that moves, and one for the order",
+    "ReorderLessons": "as above",
+    "ReorderStories": "as above",
     "ImportUsers": "one for each user, and one for the import",
+    "CopyCourse": "one for each thing in the course",
+    "CopyCourseToTenant": "the same in the other tenant, and one here",
+    "ImportPackage": "one for each thing in the package",
 }
 # What changes rows and leaves no entry.
 SILENT = {
     "HeartbeatLearningSession": "the clock of a session, several times a minute: its end says how long it was",
+    "ExportVocabularyProgress": "a learner's own words, which changes nothing",
+    "ExportVocabularies": "what anybody may list who may export it",
     "RefreshSession": "goes on with a session whose beginning is an entry; a token used twice is one as well",
 }
 # Not what users do: who calls has written down why, in an entry of their own.
@@ -59,29 +48,16 @@ NIL = "00000000-0000-0000-0000-000000000000"
 LANGUAGES = {"language": "vi", "learning_language": "en"}
 COURSE = {"title": "t", "story_language": "vi", "learning_language": "en"}
 WORD = {"translation": "cat", "part_of_speech": "PART_OF_SPEECH_NOUN", **LANGUAGES}
+# The first row is new, the second about a word that is there.
+WORDS = "term,part_of_speech,translation\ncon ong,noun,bee\ncon mèo,noun,kitty\n"
 CHOICES = [{"text": "a", "correct": True}, {"text": "b"}]
 QUESTION = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE", "prompt": "?", "choices": CHOICES}
 POLICY = {"name": "p", "resource": "story", "actions": ["read"], "effect": "POLICY_EFFECT_DENY"}
 NOBODY = [{"field": "user.id", "operator": "eq", "value": NIL}]
+SOMEBODYS = "01a20400-0000-7000-8000-000000000001"
+REVIEW = {"event_id": SOMEBODYS, "rating": "REVIEW_RATING_AGAIN", "review_time": "2026-01-01T00:00:00Z"}
 VERSION = {"entity_type": "story_version", "entity_id": "{version}"}
 PASSWORD = "a new pass phrase"
-
-
-def on(kind: str, by: str, *verbs: str) -> tuple[Step, ...]:
-    """Calls that take nothing but the id of the thing; `Publish` is recorded as `publish`."""
-    name = "".join(part.title() for part in kind.split("_"))
-    return tuple(Step(f"{verb}{name}", by, {"id": f"{{{kind}}}"}, verb.lower(), kind) for verb in verbs)
-
-
-def create(kind: str, by: str, values: Mapping[str, Any], **more: Any) -> Step:
-    name = "".join(part.title() for part in kind.split("_"))
-    return Step(f"Create{name}", by, {kind: values}, "create", kind, **more)
-
-
-def update(kind: str, by: str, values: Mapping[str, Any]) -> Step:
-    name = "".join(part.title() for part in kind.split("_"))
-    return Step(f"Update{name}", by, {kind: {"id": f"{{{kind}}}", **values}}, "update", kind)
-
 
 CONTENT = (
     create("course", "teacher", COURSE),
@@ -94,7 +70,19 @@ CONTENT = (
     Step("PublishLesson", "teacher", {"id": "{lesson}"}, "publish", "lesson", settle=True),
     create("vocabulary", "teacher", {"term": "con mèo", **WORD}),
     update("vocabulary", "teacher", {"translation": "kitten"}),
-    *on("vocabulary", "teacher", "Delete", "Undelete"),
+    *on("vocabulary", "teacher", "Delete", "Undelete", "Delete"),
+    Step("PurgeVocabulary", "admin", {"id": "{vocabulary}"}, "purge", "vocabulary", entity="{vocabulary}"),
+    Step("ExportVocabularies", "teacher", {}, "", ""),
+    create("vocabulary", "teacher", {"term": "con mèo", **WORD}),
+    Step(
+        "ImportVocabularyText",
+        "teacher",
+        {"options": {"on_existing": "ON_EXISTING_VOCABULARY_UPDATE"}, "text": WORDS},
+        "create",
+        "vocabulary",
+        entity="*",
+        more=(("update", "vocabulary"),),
+    ),
     Step(
         "BatchCreateVocabularies",
         "teacher",
@@ -104,8 +92,16 @@ CONTENT = (
         entity="*",
         more=(("create", "vocabulary"),),
     ),
-    create("story", "teacher", {"title": "t", "text": "Con mèo.", **LANGUAGES}),
+    create("story", "teacher", {"title": "t", "text": "Con mèo.", **LANGUAGES}, keep={"first": "current_version.id"}),
     update("story", "teacher", {"text": "Con mèo và con chó."}),
+    Step(
+        "RestoreStoryVersion",
+        "teacher",
+        {"story_id": "{story}", "version_id": "{first}"},
+        "restore",
+        "story",
+        entity="{story}",
+    ),
     Step(
         "WeaveStory",
         "teacher",
@@ -113,6 +109,77 @@ CONTENT = (
         "weave",
         "story",
         keep={"version": "current_version.id"},
+    ),
+)
+COPIES = (
+    create("course", "teacher", COURSE),
+    create("unit", "teacher", {"course_id": "{course}", "title": "t"}),
+    Step(
+        "CopyCourse",
+        "teacher",
+        {"course_id": "{course}"},
+        "copy",
+        "course",
+        entity="{copied}",
+        keep={"copied": "course.id"},
+        more=(("create", "unit"),),
+    ),
+    Step("ExportPackage", "admin", {"course_id": "{course}"}, "export", "course", entity="{course}"),
+)
+ORDER = (
+    create("course", "teacher", COURSE),
+    create("unit", "teacher", {"course_id": "{course}", "title": "t"}, keep={"other_unit": "id"}),
+    create("unit", "teacher", {"course_id": "{course}", "title": "t"}),
+    reorder("course", "Units", "unit"),
+    create("lesson", "teacher", {"unit_id": "{unit}", "title": "t"}, keep={"other_lesson": "id"}),
+    create("lesson", "teacher", {"unit_id": "{unit}", "title": "t"}),
+    reorder("unit", "Lessons", "lesson"),
+    create("story", "teacher", {"title": "t", "text": "Mèo.", "lesson_id": "{lesson}"}, keep={"other_story": "id"}),
+    create("story", "teacher", {"title": "t", "text": "Mèo.", "lesson_id": "{lesson}"}),
+    reorder("lesson", "Stories", "story"),
+    *purge("story", "{other_story}"),
+    *purge("lesson", "{other_lesson}"),
+    *purge("unit", "{other_unit}"),
+    create("course", "teacher", COURSE),
+    *purge("course", "{course}"),
+)
+TOGETHER = (
+    create("course", "teacher", COURSE),
+    create("unit", "teacher", {"course_id": "{course}", "title": "t"}),
+    create("lesson", "teacher", {"unit_id": "{unit}", "title": "t"}),
+    create(
+        "story",
+        "teacher",
+        {"title": "t", "text": "Con mèo.", "lesson_id": "{lesson}", **LANGUAGES},
+        keep={"version": "current_version.id"},
+    ),
+    create("approval", "teacher", VERSION),
+    Step("ApproveApproval", "teacher2", {"id": "{approval}"}, "approve", "approval", settle=True),
+    Step(
+        "CreatePublication",
+        "teacher",
+        {"items": [{"lesson_id": "{lesson}"}]},
+        "publish",
+        "lesson",
+        entity="{lesson}",
+        more=(("publish", "story"),),
+    ),
+)
+TAGS = (
+    create("tag", "teacher", {"name": "Tết"}),
+    update("tag", "teacher", {"name": "Lễ Tết"}),
+    *on("tag", "teacher", "Delete", "Undelete"),
+    *(
+        Step(
+            f"{verb}{kind.title()}",
+            "teacher",
+            {f"{kind}_id": f"{{{kind}}}", "tag_id": "{tag}"},
+            verb.lower(),
+            kind,
+            entity=f"{{{kind}}}",
+        )
+        for kind in ("course", "lesson", "story")
+        for verb in ("Tag", "Untag")
     ),
 )
 APPROVALS = (
@@ -137,6 +204,40 @@ LEARNING = (
     create("learning_session", "student", {"lesson_id": "{lesson}"}),
     Step("HeartbeatLearningSession", "student", {"id": "{learning_session}"}, "", ""),
     *on("learning_session", "student", "End"),
+    Step(
+        "UpdateLearnerSettings",
+        "student",
+        {"learner_settings": {"user_id": "{student}", "new_words_per_day": 5}},
+        "create",
+        "learner_settings",
+        entity="*",
+    ),
+    create("vocabulary_review", "student", {"vocabulary_id": "{vocabulary}", "rating": "REVIEW_RATING_GOOD"}),
+    Step(
+        "BatchCreateVocabularyReviews",
+        "student",
+        {"vocabulary_reviews": [{**REVIEW, "vocabulary_id": "{vocabulary}"}]},
+        "batch_create",
+        "vocabulary_review",
+        entity=NIL,
+    ),
+    Step(
+        "ImportKnownVocabulary",
+        "student",
+        {"vocabulary_ids": ["{vocabulary}"]},
+        "import_known",
+        "vocabulary_review",
+        entity=NIL,
+    ),
+    Step(
+        "RecordVocabularyExposures",
+        "student",
+        {"exposures": [{"event_id": SOMEBODYS, "vocabulary_ids": ["{vocabulary}"]}]},
+        "expose",
+        "vocabulary_progress",
+        entity=NIL,
+    ),
+    Step("ExportVocabularyProgress", "student", {}, "", ""),
 )
 ASSESSMENT = (
     create("question", "teacher", QUESTION, keep={"choice": "choices.0.id"}),
@@ -284,4 +385,7 @@ PLATFORM = (
     Step("PurgeTenant", "root", {"id": "{tenant}"}, "purge", "tenant", entity="{tenant}", where=NIL),
     Step("ReplayParkedEvents", "root", {"service": "content"}, "replay", "parked_event", entity=NIL, where=NIL),
 )
-LIFE = (*CONTENT, *APPROVALS, *LEARNING, *ASSESSMENT, *PEOPLE, *POLICIES, *AUDIT, *PLATFORM)
+LIFE = (
+    *(*COPIES, *ORDER, *TOGETHER, *CLASSES, *CONTENT, *AUDIOS, *TAGS),
+    *(*APPROVALS, *LEARNING, *ASSESSMENT, *PEOPLE, *POLICIES, *AUDIT, *PLATFORM),
+)

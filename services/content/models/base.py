@@ -1,8 +1,10 @@
 """What the tables of the content service have in common."""
 
 
+from sqlalchemy import Computed
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
+from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import Base as KitBase
 from kit.models import metadata
@@ -18,7 +20,13 @@ class Base(KitBase):
     """Base of the tables in the schema `content`."""
 
     __abstract__ = True
-    metadata = metadata("content")
+    metadata = metadata("content", jobs=True)
+
+
+def title_key() -> Mapped[str]:
+    """The title as lists order and compare it. A column, not an expression in an index: below row-level security no
+    index takes a condition on an expression whose functions may tell of what they see, as `lower` may."""
+    return mapped_column(Computed("lower(title)", persisted=True))
 
 
 def one_per_place(table: str, parent: str) -> ExcludeConstraint:

@@ -7,12 +7,11 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     UniqueConstraint,
-    func,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import Resource, SoftDeleted, TenantRow, Timed
-from services.content.models.base import Base, one_per_place
+from services.content.models.base import Base, one_per_place, title_key
 from storyloom.content.v1 import courses_pb2, lessons_pb2, units_pb2
 
 
@@ -23,15 +22,16 @@ class Course(Resource, SoftDeleted, Base):
     __resource__ = "course"
     __message__ = courses_pb2.Course.DESCRIPTOR
     title: Mapped[str]
+    title_key: Mapped[str] = title_key()
     description: Mapped[str]
     story_language: Mapped[str]
     learning_language: Mapped[str]
     status: Mapped[str] = mapped_column(default="draft")
     author_id: Mapped[UUID]
-    __table_args__ = (CheckConstraint("status IN ('draft', 'published', 'archived')", name="status"),)
-
-
-Index("ix_courses_tenant_id_title", Course.tenant_id, func.lower(Course.title), Course.id)
+    __table_args__ = (
+        CheckConstraint("status IN ('draft', 'published', 'archived')", name="status"),
+        Index(None, "tenant_id", "title_key", "id"),
+    )
 
 
 class Unit(Resource, SoftDeleted, Base):

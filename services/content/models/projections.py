@@ -20,7 +20,10 @@ class CourseAccess(TenantRow, Timed, Base):
     user_id: Mapped[UUID]
     course_id: Mapped[UUID]
     active: Mapped[bool]
-    __table_args__ = (Index(None, "tenant_id", "user_id", postgresql_where=sql("active")),)
+    __table_args__ = (
+        Index(None, "tenant_id", "user_id", postgresql_where=sql("active")),
+        Index("ix_course_access_learners", "tenant_id", "course_id", "user_id", postgresql_where=sql("active")),
+    )
 
 
 class TenantSettings(TenantRow, Timed, Base):

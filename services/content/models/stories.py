@@ -15,14 +15,13 @@ from sqlalchemy import (
     Numeric,
     UniqueConstraint,
     Uuid,
-    func,
 )
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import Resource, SoftDeleted, TenantRow, now
-from services.content.models.base import PARTS_OF_SPEECH, Base
+from services.content.models.base import PARTS_OF_SPEECH, Base, one_per_place, title_key
 from services.content.models.hierarchy import Lesson
 from storyloom.content.v1 import stories_pb2
 
@@ -37,9 +36,11 @@ class Story(Resource, SoftDeleted, Base):
     __resource__ = "story"
     __message__ = stories_pb2.Story.DESCRIPTOR
     title: Mapped[str]
+    title_key: Mapped[str] = title_key()
     language: Mapped[str]
     learning_language: Mapped[str]
     lesson_id: Mapped[UUID | None]
+    position: Mapped[int | None]
     vocabulary_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     author_id: Mapped[UUID]
     status: Mapped[str] = mapped_column(default="draft")
@@ -63,12 +64,13 @@ class Story(Resource, SoftDeleted, Base):
             use_alter=True,
         ),
         Index(None, "tenant_id", "lesson_id", "id"),
+        Index(None, "tenant_id", "title_key", "id"),
         CheckConstraint("status IN ('draft', 'published', 'archived')", name="status"),
         CheckConstraint("status <> 'published' OR published_version_id IS NOT NULL", name="published"),
+        CheckConstraint("position > 0", name="position"),
+        CheckConstraint("(lesson_id IS NULL) = (position IS NULL)", name="place"),
+        one_per_place("stories", "lesson_id"),
     )
-
-
-Index("ix_stories_tenant_id_title", Story.tenant_id, func.lower(Story.title), Story.id)
 
 
 class StoryVersion(TenantRow, Base):

@@ -1,12 +1,7 @@
 """The words that are woven in."""
 
-
-from sqlalchemy import (
-    ARRAY,
-    CheckConstraint,
-    Index,
-    Text,
-)
+from sqlalchemy import CheckConstraint, Index
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import Resource, SoftDeleted
@@ -15,7 +10,10 @@ from storyloom.content.v1 import vocabularies_pb2
 
 
 class Vocabulary(Resource, SoftDeleted, Base):
-    """A word or phrase with its translation, in one of its senses. `term_key` is the term as spellings are compared."""
+    """A word or phrase with its translation, in one of its senses. `term_key` is the term as spellings are compared.
+
+    `forms` are [form, translation], the translation empty for that of the term.
+    """
 
     __tablename__ = "vocabularies"
     __resource__ = "vocabulary"
@@ -27,7 +25,7 @@ class Vocabulary(Resource, SoftDeleted, Base):
     sense: Mapped[int]
     level: Mapped[str]
     explanation: Mapped[str]
-    forms: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    forms: Mapped[list[list[str]]] = mapped_column(JSONB)
     language: Mapped[str]
     learning_language: Mapped[str]
     __table_args__ = (

@@ -1,6 +1,6 @@
 """Statements on lessons and their prerequisites."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from kit.models import now
 from kit.pagination import Page
 from services.content.models import Course, Lesson, LessonAuthor, LessonPrerequisite, Unit
 from services.content.queries.courses import find_course_of
-from services.content.rules import missing
+from services.content.queries.tags import bears
 from storyloom.content.v1.lessons_pb2 import ListLessonsRequest
 
 Needed = aliased(Lesson)
@@ -92,6 +92,8 @@ async def list_lessons(
         statement = statement.where(Lesson.course_id == UUID(request.course_id))
     if status:
         statement = statement.where(Lesson.status == status)
+    if request.tag_id:
+        statement = statement.where(bears("lesson", Lesson.id, UUID(request.tag_id), session.tenant_id))
     keys = (Unit.position, Lesson.position, Lesson.id)
     return (await session.execute(page.apply(statement, *keys, descending=False))).all()
 
@@ -114,20 +116,20 @@ async def lock_lesson(session: WriteSession, lesson_id: UUID, *, deleted: bool =
     return lesson, course
 
 
-async def stays(session: WriteSession, lesson_id: UUID) -> bool:
-    """Whether there is such a lesson; if so, it is not deleted before this transaction ends."""
-    statement = (
-        select(Lesson.id)
-        .where(Lesson.tenant_id == session.tenant_id, Lesson.id == lesson_id, Lesson.deleted_at.is_(None))
-        .with_for_update(read=True)
-    )
-    return await session.scalar(statement) is not None
-
-
-async def check_lesson(session: WriteSession, lesson_id: UUID) -> None:
-    """REFERENCE_NOT_FOUND unless the lesson is there and stays."""
-    if not await stays(session, lesson_id):
-        raise missing("lesson")
+async def lock_places(session: WriteSession, lesson_ids: Collection[UUID | None]) -> Mapping[UUID, Any]:
+    """Of these lessons, deleted or not, when they were deleted and the status of their courses, by id. The courses are
+    locked, in one order: the places of stories change only under that lock, and no lesson goes away meanwhile."""
+    wanted = [one for one in lesson_ids if one is not None]
+    if not wanted:
+        return {}
+    mine = (Lesson.tenant_id == session.tenant_id, Lesson.id.in_(wanted))
+    theirs = Course.id.in_(select(Lesson.course_id).where(*mine))
+    statement = select(Course.id).where(Course.tenant_id == session.tenant_id, theirs)
+    await session.execute(statement.order_by(Course.id).with_for_update(key_share=True))
+    of_course = and_(Course.tenant_id == Lesson.tenant_id, Course.id == Lesson.course_id)
+    columns = (Lesson.id, Lesson.deleted_at, Course.status.label("course_status"))
+    rows = (await session.execute(select(*columns).join(Course, of_course).where(*mine))).all()
+    return {row.id: row for row in rows}
 
 
 async def list_prerequisites(session: WriteSession, course_id: UUID) -> list[tuple[UUID, UUID]]:

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, and_, bindparam, func, select
+from sqlalchemy import ARRAY, Integer, Text, Uuid, and_, bindparam, false, func, literal_column, or_, select
 
 from kit.access import filtered
 from kit.db import ReadSession, Shapes, WriteSession, prepared
 from kit.errors import NotFound
 from kit.pagination import Page
 from services.content.models import Base, Story
-from services.content.queries.courses import ordered
+from services.content.queries import courses
+from services.content.queries.courses import begins, ordered
+from services.content.queries.tags import bears
 from storyloom.content.v1.stories_pb2 import ListStoriesRequest
 
 # Tables, not entities: columns of entities cost each execution of a new statement a comparison with those of the
@@ -19,6 +21,11 @@ from storyloom.content.v1.stories_pb2 import ListStoriesRequest
 StoryRow = Base.metadata.tables["content.stories"]
 Current = Base.metadata.tables["content.story_versions"].alias("current")
 Published = Base.metadata.tables["content.story_versions"].alias("published")
+# What tells that a row has changed, however it was changed. No table is told of this column, which all of them have.
+XMINS = tuple(
+    literal_column(f"{table}.xmin", Integer).label(f"{name}_xmin")
+    for name, table in (("story", "content.stories"), ("current", "current"), ("published", "published"))
+)
 # Who sees which version is decided by the rules, once per row; for most stories there is only one to choose from.
 BASIC: Any = (
     select(
@@ -27,6 +34,7 @@ BASIC: Any = (
         Current.c.approval_id,
         Published.c.summary.label("published_summary"),
         Published.c.approval_id.label("published_approval_id"),
+        *XMINS,
     )
     .join(Current, and_(Current.c.tenant_id == StoryRow.c.tenant_id, Current.c.id == StoryRow.c.current_version_id))
     .outerjoin(
@@ -41,17 +49,25 @@ BASIC: Any = (
 )
 ONE_STORY = BASIC.where(StoryRow.c.id == bindparam("story"))
 ONE = prepared(ONE_STORY, "tenant", "story")
-ONE_FULL = prepared(ONE_STORY.add_columns(Current.c.body, Published.c.body.label("published_body")), "tenant", "story")
-
+BODIES: Any = (Current.c.body, Published.c.body.label("published_body"))
+ONE_FULL = prepared(ONE_STORY.add_columns(*BODIES), "tenant", "story")
+SOME_STORIES = BASIC.where(
+    StoryRow.c.id == func.any(bindparam("stories", type_=ARRAY(Uuid))), StoryRow.c.deleted_at.is_(None)
+)
+SOME = prepared(SOME_STORIES, "tenant", "stories")
+SOME_FULL = prepared(SOME_STORIES.add_columns(*BODIES), "tenant", "stories")
 
 # Whatever a list may be narrowed by.
 WANTED = {
     "lesson": Story.lesson_id == bindparam("lesson"),
     "status": Story.status == bindparam("status"),
     "language": Story.language == bindparam("language"),
-    "query": func.starts_with(func.lower(Story.title), func.lower(bindparam("query", type_=Text))),
+    "query": begins(Story.title_key, func.lower(bindparam("query", type_=Text), type_=Text)),
+    "tag": bears("story", Story.id, bindparam("tag", type_=Uuid), bindparam("tenant")),
 }
 LISTS = Shapes()
+# Id, three times xmin, whether the current version is the one shown.
+STATE = 5
 
 
 async def get_story(session: ReadSession, story_id: UUID, *, full: bool = False, deleted: bool = False) -> Any:
@@ -62,20 +78,46 @@ async def get_story(session: ReadSession, story_id: UUID, *, full: bool = False,
     return row
 
 
+async def list_by_ids(session: ReadSession, story_ids: Sequence[UUID], *, full: bool = False) -> Sequence[Any]:
+    """The same of those of the stories that are there."""
+    return await session.fetch(SOME_FULL if full else SOME, story_ids)
+
+
 async def list_stories(session: ReadSession, request: ListStoriesRequest, status: str, page: Page) -> Sequence[Any]:
-    """One row more than the page holds, of the stories that the caller may see."""
-    lesson_id = UUID(request.lesson_id) if request.lesson_id else None
+    """The states, and what the list is ordered by, of one story more than the page holds, of those that the caller may
+    see. The first `STATE` columns are the state: what the story looks like changes only with them."""
+    lesson_id, tag_id = (UUID(one) if one else None for one in (request.lesson_id, request.tag_id))
     wanted = {"lesson": lesson_id, "status": status, "language": request.language, "query": request.query}
+    wanted["tag"] = tag_id
     given = {name: value for name, value in wanted.items() if value}
-    seen = filtered("list", Story)
+    seen, changed = filtered("list", Story), filtered("update", Story)
 
     def build() -> Any:
-        statement = BASIC.where(Story.deleted_at.is_(None), seen.expression, *(WANTED[name] for name in given))
+        shows_current = func.coalesce(
+            or_(Story.published_version_id == Story.current_version_id, changed.expression), false()
+        )
+        statement = BASIC.with_only_columns(Story.id, *XMINS, shows_current, maintain_column_froms=True)
+        statement = statement.where(Story.deleted_at.is_(None), seen.expression, *(WANTED[name] for name in given))
         if request.order_by.startswith("title"):
-            statement = statement.add_columns(func.lower(Story.title).label("title_key"))
+            statement = statement.add_columns(Story.title_key)
+        if request.order_by == "position":
+            return page.apply(statement.add_columns(Story.position), Story.position, Story.id, descending=False)
         return ordered(statement, Story, request.order_by, page)
 
-    return await LISTS.fetch(session, (request.order_by, seen.shape), build, {**given, **seen.values, **page.values})
+    shape = (request.order_by, seen.shape, changed.shape)
+    return await LISTS.fetch(session, shape, build, {**given, **seen.values, **changed.values, **page.values})
+
+
+def next_key(order_by: str) -> Any:
+    """What `Page.split` needs to go on in that order."""
+    return (lambda row: (row.position, row.id)) if order_by == "position" else courses.next_key(order_by)
+
+
+async def find_lesson_id(session: WriteSession, story_id: UUID) -> UUID | None:
+    """The lesson that the story, deleted or not, is in; None also when there is no such story."""
+    statement = select(Story.lesson_id).where(Story.tenant_id == session.tenant_id, Story.id == story_id)
+    found: UUID | None = await session.scalar(statement)
+    return found
 
 
 async def lock_story(session: WriteSession, story_id: UUID, *, deleted: bool = False) -> Story:

@@ -85,6 +85,30 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
     return row
 
 
+async def list_compared(session: ReadSession, story_id: UUID, version_ids: Collection[UUID]) -> Mapping[UUID, Any]:
+    """What readers are shown of these versions of the story, by id; NOT_FOUND unless it has all of them."""
+    statement = select(*COLUMNS, StoryVersion.text, StoryVersion.title, StoryVersion.annotations).where(
+        StoryVersion.tenant_id == session.tenant_id,
+        StoryVersion.story_id == story_id,
+        StoryVersion.id.in_(version_ids),
+    )
+    found = {row.id: row for row in await session.execute(statement)}
+    if len(found) != len(set(version_ids)):
+        raise NotFound("story_version")
+    return found
+
+
+async def find_before(session: ReadSession, story_id: UUID, number: int) -> UUID | None:
+    """The version of the story before the one of this number."""
+    statement = select(StoryVersion.id).where(
+        StoryVersion.tenant_id == session.tenant_id,
+        StoryVersion.story_id == story_id,
+        StoryVersion.number == number - 1,
+    )
+    found: UUID | None = await session.scalar(statement)
+    return found
+
+
 async def lock_to_approve(session: WriteSession, version_id: UUID) -> Any:
     """The version's hash and what became of its story, or None. The story is locked: nobody edits it meanwhile."""
     statement = (
@@ -159,27 +183,35 @@ async def insert_version(session: WriteSession, version: StoryVersion, draft: Dr
     """Writes the version, its chunks and its cloze configs."""
     session.add(version)
     await session.flush()
+    await insert_chunks(session, version.id, draft.chunks)
     keys: dict[str, Any] = {"tenant_id": session.tenant_id, "version_id": version.id}
-    await session.execute(INSERT_CHUNKS, keys | _columns_of(draft.chunks))
     if draft.shares:
-        shares = [
-            keys
-            | {
-                "part_of_speech": share.part_of_speech,
-                "target": share.target,
-                "occurrences": share.occurrences,
-                "woven": share.woven,
-            }
-            for share in draft.shares
-        ]
+        shares = [keys | share_values(share) for share in draft.shares]
         await execute_for_each(session, insert(ClozeConfig), shares)
 
 
-def _columns_of(chunks: Sequence[Chunk]) -> dict[str, list[Any]]:
+def share_values(share: Share) -> dict[str, Any]:
+    """The columns of a cloze config, but for whose it is."""
     return {
-        "positions": [one.position + 1 for one in chunks],
-        "kinds": [one.kind for one in chunks],
-        "texts": [one.text for one in chunks],
-        "sources": [one.source if one.kind == "chem" else "" for one in chunks],
-        "vocabulary_ids": [UUID(one.vocabulary_id) if one.vocabulary_id else None for one in chunks],
+        "part_of_speech": share.part_of_speech,
+        "target": share.target,
+        "occurrences": share.occurrences,
+        "woven": share.woven,
     }
+
+
+async def insert_chunks(session: WriteSession, version_id: UUID, chunks: Sequence[Chunk]) -> None:
+    """Writes the chunks of a version."""
+    keys = {"tenant_id": session.tenant_id, "version_id": version_id}
+    await session.execute(INSERT_CHUNKS, keys | _columns_of(chunks))
+
+
+def _columns_of(chunks: Sequence[Chunk]) -> dict[str, list[Any]]:
+    rows = list(map(chunk_values, chunks))
+    return {f"{name}s": [row[place] for row in rows] for place, name in enumerate(CHUNK_COLUMNS)}
+
+
+def chunk_values(chunk: Chunk) -> tuple[Any, ...]:
+    """The columns of a chunk, in the order of CHUNK_COLUMNS."""
+    vocabulary_id = UUID(chunk.vocabulary_id) if chunk.vocabulary_id else None
+    return chunk.position + 1, chunk.kind, chunk.text, chunk.source if chunk.kind == "chem" else "", vocabulary_id

@@ -24,15 +24,14 @@ COLUMNS: tuple[Any, ...] = (
     Unit.updated_at,
     Unit.deleted_at,
 )
+WITH_STATUS = select(*COLUMNS, Course.status.label("course_status")).join(
+    Course, and_(Course.tenant_id == Unit.tenant_id, Course.id == Unit.course_id)
+)
 
 
 async def get_unit(session: ReadSession, unit_id: UUID, *, deleted: bool = False) -> Any:
     """The unit's columns, with its course's status as `course_status`."""
-    statement = (
-        select(*COLUMNS, Course.status.label("course_status"))
-        .join(Course, and_(Course.tenant_id == Unit.tenant_id, Course.id == Unit.course_id))
-        .where(Unit.tenant_id == session.tenant_id, Unit.id == unit_id)
-    )
+    statement = WITH_STATUS.where(Unit.tenant_id == session.tenant_id, Unit.id == unit_id)
     row = (await session.execute(statement if deleted else statement.where(Unit.deleted_at.is_(None)))).first()
     if row is None:
         raise NotFound("unit")
@@ -56,6 +55,12 @@ async def lock_unit(session: WriteSession, unit_id: UUID, *, deleted: bool = Fal
     if course is None or unit is None or (unit.deleted_at is not None and not deleted):
         raise NotFound("unit")
     return unit, course
+
+
+async def find_unit(session: WriteSession, unit_id: UUID) -> Any:
+    """The unit's columns, deleted or not, or None."""
+    statement = select(*COLUMNS).where(Unit.tenant_id == session.tenant_id, Unit.id == unit_id)
+    return (await session.execute(statement)).first()
 
 
 async def lock_parent(session: WriteSession, unit_id: UUID) -> tuple[Unit, Course]:
