@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup gen run tour trace test test-fast lint types check bench proof lock migration clean
+.PHONY: help setup gen run tour trace test test-fast lint types check bench proof lock job migration clean
 
 BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
@@ -53,7 +53,9 @@ types: gen ## check types
 check: gen lint types test ## everything that must pass before a change goes in
 
 bench: gen ## measure the running stack
-	@PYTHONPATH=gen exec $(BIN)/python -m benchmarks
+	@$(RUN) -m benchmarks
+	@$(RUN) -m benchmarks.lists
+	@$(RUN) -m benchmarks.searches
 
 proof: gen ## run all tests with many more random cases
 	@HYPOTHESIS_PROFILE=proof $(PYTEST) --timeout=3600
@@ -61,6 +63,10 @@ proof: gen ## run all tests with many more random cases
 lock: setup ## resolve requirements*.in into the lock files
 	@$(COMPILE) -o requirements.lock requirements.in
 	@$(COMPILE) -o requirements-dev.lock requirements-dev.in
+
+job: gen ## run a job of a service (SERVICE=content NAME=backfill_chunks; DO=list|pause|abort)
+	@test -n '$(SERVICE)' || { echo 'Say which: make job SERVICE=content NAME=backfill_chunks' >&2; exit 1; }
+	@PYTHONPATH=gen exec $(BIN)/python -m deploy.local job $(or $(DO),$(if $(NAME),run,list)) '$(SERVICE)' $(NAME)
 
 migration: gen ## begin a migration (SERVICE=content NAME=add_subtitle)
 	@test -n '$(SERVICE)' -a -n '$(NAME)' || { echo 'Say which: make migration SERVICE=content NAME=add_subtitle' >&2; exit 1; }

@@ -40,11 +40,17 @@ def vocabulary(text: str) -> list[dict[str, Any]]:
     folded = text.casefold()
     with (HERE / "vocabulary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [_entry(row) for row in rows if any(one.casefold() in folded for one in (row["term"], *_forms(row)) if one)]
+    return [_entry(row) for row in rows if any(one.casefold() in folded for one in _spellings(row))]
 
 
-def _forms(row: dict[str, str]) -> list[str]:
-    return [form for form in row["forms"].split("|") if form]
+def _spellings(row: dict[str, str]) -> list[str]:
+    return [row["term"], *(one["form"] for one in _forms(row))]
+
+
+def _forms(row: dict[str, str]) -> list[dict[str, str]]:
+    """The forms and their translations, written `dogs=chiens|doggie`."""
+    pairs = (one.partition("=") for one in row["forms"].split("|") if one)
+    return [{"form": form, "translation": translation} for form, _, translation in pairs]
 
 
 def _entry(row: dict[str, str]) -> dict[str, Any]:

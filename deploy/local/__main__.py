@@ -1,4 +1,4 @@
-"""`python -m deploy.local run|trace [ID]|status|migration SERVICE NAME`."""
+"""`python -m deploy.local run|trace [ID]|status|migration SERVICE NAME|job VERB SERVICE [NAME]`."""
 
 import argparse
 import asyncio
@@ -38,6 +38,10 @@ def main() -> int:
     migration = commands.add_parser("migration", help="begin a migration of one service")
     migration.add_argument("service", choices=SERVICES)
     migration.add_argument("name")
+    job = commands.add_parser("job", help="run a job of one service")
+    job.add_argument("verb", choices=("run", "pause", "abort", "list"))
+    job.add_argument("service", choices=SERVICES)
+    job.add_argument("name", nargs="*")
     commands.add_parser("status", help="say what runs; exit code 0 when the gateway is ready")
     arguments = parser.parse_args()
     try:
@@ -51,6 +55,10 @@ def main() -> int:
                 from .database import begin_migration
 
                 return begin_migration(settings, arguments.service, arguments.name)
+            case "job":
+                from .database import run_job
+
+                return run_job(settings, arguments.verb, arguments.service, arguments.name)
             case _:
                 return show_status(settings)
     except RunError as failure:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .environment import Environments
@@ -38,13 +38,24 @@ async def migrate(settings: Settings, environments: Environments, stamp_of: Path
 
 def begin_migration(settings: Settings, service: str, name: str) -> int:
     """Writes the file of a new migration: what the service's models have and the running database lacks."""
-    state = read_state(settings.state_file)
-    if settings.database_url is None and (state is None or state.runner.process() is None):
-        raise RunError("A migration is made by comparing with the running database: `make run` first.")
-    admin_url = settings.database_url or settings.admin_url
-    environments = Environments(settings, load_secrets(settings.directory / "secrets.env"), admin_url)
+    environments = _running(settings, "A migration is made by comparing with the running database")
     command = [sys.executable, "-m", "kit.migrations", "revision", service, name]
     return subprocess.run(command, env=environments.migrations(), cwd=settings.root, check=False).returncode
+
+
+def run_job(settings: Settings, verb: str, service: str, names: Sequence[str]) -> int:
+    """Runs one of a service's jobs, or does what else can be done with it, in the service's environment."""
+    environment = _running(settings, "Jobs need the running database").service(service)
+    command = [sys.executable, "-m", "kit.jobs", verb, service, *names]
+    return subprocess.run(command, env=environment, cwd=settings.root, check=False).returncode
+
+
+def _running(settings: Settings, why: str) -> Environments:
+    state = read_state(settings.state_file)
+    if settings.database_url is None and (state is None or state.runner.process() is None):
+        raise RunError(f"{why}: `make run` first.")
+    admin_url = settings.database_url or settings.admin_url
+    return Environments(settings, load_secrets(settings.directory / "secrets.env"), admin_url)
 
 
 def _mark(settings: Settings, environments: Environments, stamp_of: Path) -> str:

@@ -15,6 +15,8 @@ PRIVATE = {
     "AUDIT_KEY_ENCRYPTION_KEY",
     "AUDIT_SIGNING_KEY",
     "GATEWAY_SECRET",
+    "STORAGE_ACCESS_KEY_ID",
+    "STORAGE_SECRET_ACCESS_KEY",
     "SERVICE_CREDENTIAL",
     "DEMO_PASSWORD",
     "PLATFORM_ADMIN_EMAIL",
@@ -24,6 +26,7 @@ PRIVATE = {
     "TLS_KEY",
     "TLS_CA",
 }
+OF_STORAGE = ("STORAGE_ACCESS_KEY_ID", "STORAGE_SECRET_ACCESS_KEY")
 PLATFORM_ADMIN = "admin@platform.example"
 
 
@@ -79,6 +82,9 @@ class Environments:
             # which is half as long again as Argon2 itself.
             environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             environment |= {"KEY_ENCRYPTION_KEY": self._chosen("KEY_ENCRYPTION_KEY")} | self._platform_admin()
+        if name == "content":
+            environment |= {one: self.inherited[one] for one in OF_STORAGE if one in self.inherited}
+            environment.setdefault("STORAGE_DIRECTORY", str(self.settings.directory / "storage"))
         if name == "audit":
             environment |= {name: self._chosen(name) for name in ("AUDIT_KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY")}
             environment.setdefault("AUDIT_CHECKPOINT_DIRECTORY", str(self.settings.directory / "checkpoints"))
