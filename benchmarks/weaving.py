@@ -6,7 +6,8 @@ from decimal import Decimal
 from itertools import accumulate, product
 
 from benchmarks.report import Weaving
-from services.content.weaving import Target, Term, weave
+from services.content.matching import Term
+from services.content.weaving import Target, weave
 
 NAME = "weaving"
 VOCABULARY, LEXICON = 5_000, 8_000

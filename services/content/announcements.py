@@ -4,12 +4,10 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, select
-
 from kit import outbox
 from kit.db import WriteSession
 from services.content.enums import COURSE_STATUS, LESSON_STATUS
-from services.content.models import Course, Lesson, Story, StoryVersion
+from services.content.models import Course, Lesson, Story
 from services.content.queries import lessons, story_versions
 from services.content.versioning import lesson_hash
 from storyloom.content.v1.events_pb2 import ApprovableEdited, CourseChanged, LessonChanged
@@ -72,13 +70,7 @@ async def supersede_stories(session: WriteSession, story_ids: Collection[UUID]) 
     """The same of the current versions of stories that were deleted."""
     if not story_ids:
         return
-    used = and_(Story.published_version_id.is_not(None), Story.published_version_id == Story.current_version_id)
-    statement = (
-        select(StoryVersion.id, StoryVersion.content_hash, StoryVersion.approval_id, used.label("used"))
-        .join(Story, and_(Story.tenant_id == StoryVersion.tenant_id, Story.current_version_id == StoryVersion.id))
-        .where(StoryVersion.tenant_id == session.tenant_id, Story.id.in_(story_ids))
-    )
-    rows = (await session.execute(statement)).all()
+    rows = await story_versions.list_current(session, story_ids)
     for row in rows:
         announce_edited(session, STORY_VERSION, row.id, row.content_hash, used=row.used)
     await story_versions.unbind_approvals(session, [row.id for row in rows if row.approval_id and not row.used])

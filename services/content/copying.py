@@ -37,13 +37,14 @@ from services.content.models import (
     Unit,
     Vocabulary,
 )
-from services.content.queries import audios, materials, vocabularies
+from services.content.queries import audios, materials, story_versions, vocabularies
 from services.content.queries.audios import Times
 from services.content.queries.bulk import execute_for_each
 from services.content.queries.tags import JOINS
 from services.content.storage import Stored
 from services.content.story_versions import make_version
 from services.content.versioning import Draft
+from services.content.vocabularies import insert_words, new_word
 from services.content.weaving import Share
 from storyloom.content.v1.package_files_pb2 import PackageRecording, PackageStory, PackageWord
 
@@ -117,14 +118,14 @@ async def _find_words(session: ReadSession, words: Sequence[PackageWord]) -> lis
         )
         for word in words
     ]
-    found = await materials.find_words(session, senses) if senses else {}
+    found = await vocabularies.find_ids(session, senses)
     return [found.get(sense) for sense in senses]
 
 
 def _make(source: Source, wish: Wish, word_ids: Sequence[UUID | None], tag_ids: dict[str, UUID]) -> Made:
     material = source.material
     missing = [word for word, word_id in zip(material.words, word_ids, strict=True) if word_id is None]
-    words = list(map(_word, missing))
+    words = [new_word(word, material.course) for word in missing]
     fresh = iter(words)
     ids = [word_id or next(fresh).id for word_id in word_ids]
     course = Course(
@@ -187,21 +188,6 @@ def _add_tags(made: Made, material: Material, tag_ids: dict[str, UUID]) -> None:
                 made.new_tags.append(tag)
                 tag_ids[key] = tag.id
             made.tagged.append((kind, bearer_id, tag_ids[key]))
-
-
-def _word(word: PackageWord) -> Vocabulary:
-    return Vocabulary(
-        term=word.term,
-        term_key=rules.term_key(word.term),
-        translation=word.translation,
-        part_of_speech=PART_OF_SPEECH.word[word.part_of_speech],
-        sense=word.sense,
-        level=word.level,
-        explanation=word.explanation,
-        forms=[[one.form, one.translation] for one in word.forms],
-        language=word.language,
-        learning_language=word.learning_language,
-    )
 
 
 def _add_lessons(made: Made, source: Source) -> None:
@@ -274,7 +260,7 @@ def _draft(story: PackageStory, word_ids: Sequence[UUID]) -> Draft:
         Share.of(PART_OF_SPEECH.word[one.part_of_speech], one.occurrences, one.woven, Decimal(one.target))
         for one in story.shares
     ]
-    return versioning.retitled(story.title, story.language, version, shares)
+    return versioning.remade(story.title, story.language, version, shares)
 
 
 @asynccontextmanager
@@ -319,12 +305,8 @@ async def write(session: WriteSession, made: Made) -> None:
 
 async def _write_words(session: WriteSession, made: Made) -> None:
     """ABORTED when the words that the tenant lacks, or has, are no longer those."""
-    for word in made.words:
-        word.tenant_id, word.revision = session.tenant_id, 1
-    if made.words and len(await vocabularies.insert_new(session, made.words)) != len(made.words):
+    if made.words and len(await insert_words(session, made.words)) != len(made.words):
         raise Aborted(LATE)
-    for word in made.words:
-        audit.record(session, Action.CREATE, word)
     if made.origin.kind == COPY:
         return
     if made.matched and await vocabularies.count_vocabularies(session, made.matched) != len(made.matched):
@@ -383,4 +365,4 @@ async def _write_stories(session: WriteSession, made: Made) -> None:
         session.add(story)
         audit.record(session, Action.CREATE, story)
     await session.flush()
-    await materials.insert_versions(session, [(version, draft) for _, version, draft in made.stories])
+    await story_versions.insert_versions(session, [(version, draft) for _, version, draft in made.stories])

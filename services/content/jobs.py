@@ -27,12 +27,12 @@ async def backfill_chunks(session: WriteSession, after: UUID, most: int) -> tupl
 
 async def _cut(session: WriteSession, version: Any) -> None:
     shares = () if version.seed is None else await story_versions.list_shares(session, version.id)
-    draft = versioning.retitled(version.title, version.language, version, shares)
+    draft = versioning.remade(version.title, version.language, version, shares)
     # An approval is of the hash that the version has.
     summary, body = messages_of(version, replace(draft, content_hash=version.content_hash))
     # In this order: a version that has chunks cannot be written any more.
     await backfills.write_messages(session, version.id, summary, body)
-    await story_versions.insert_chunks(session, version.id, draft.chunks)
+    await story_versions.insert_chunks(session, [(version.id, draft)])
 
 
 JOBS = (

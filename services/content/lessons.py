@@ -208,7 +208,8 @@ async def _set_prerequisites(session: WriteSession, lesson: Lesson, wanted: Iter
     if await lessons.count_lessons(session, lesson.course_id, prerequisites) != len(prerequisites):
         raise rules.missing("lesson")
     pairs = await lessons.list_prerequisites(session, lesson.course_id)
-    if rules.closes_circle((pair for pair in pairs if pair[0] != lesson.id), lesson.id, prerequisites):
+    others = [pair for pair in pairs if pair[0] != lesson.id]
+    if rules.has_circle([*others, *((lesson.id, before) for before in prerequisites)]):
         raise rules.wrong_state("The prerequisites would form a circle.", "circle")
     await lessons.replace_prerequisites(session, lesson, prerequisites)
     old, new = sorted(before for one, before in pairs if one == lesson.id), sorted(prerequisites)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,7 +10,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from services.content.rules import term_key
+from services.content.rules import has_circle, term_key
 from storyloom.content.v1.package_files_pb2 import (
     PackageCourse,
     PackageLesson,
@@ -186,22 +185,7 @@ def _check_prerequisites(lessons: Sequence[PackageLesson]) -> None:
         if needed and needed[-1] > len(lessons):
             raise Faulty(f"lesson {number}", f"has the prerequisite {needed[-1]}, which does not exist")
         edges += [(number, before) for before in needed]
-    _check_order(edges, len(lessons))
-
-
-def _check_order(edges: Sequence[tuple[int, int]], last: int) -> None:
-    """Takes away, again and again, the lessons that nothing is left to be done before; in a circle none can go."""
-    left = Counter(lesson for lesson, _ in edges)
-    followers: dict[int, list[int]] = {}
-    for lesson, before in edges:
-        followers.setdefault(before, []).append(lesson)
-    free = [number for number in range(1, last + 1) if not left[number]]
-    for number in free:
-        for follower in followers.get(number, ()):
-            left[follower] -= 1
-            if not left[follower]:
-                free.append(follower)
-    if len(free) < last:
+    if has_circle(edges):
         raise Faulty("prerequisites", "form a circle")
 
 

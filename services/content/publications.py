@@ -14,7 +14,8 @@ from services.content.enums import PUBLICATION_OUTCOME
 from services.content.models import Story
 from services.content.publishing import LessonPart, Plan, StoryPart
 from services.content.queries import publications, story_versions
-from services.content.story_versions import as_notes, changes_to_proto, compared
+from services.content.story_versions import changes_to_proto, compared
+from services.content.versioning import as_notes
 from storyloom.content.v1 import publications_pb2
 
 Counts = tuple[int, int, int]

@@ -1,9 +1,10 @@
 """What may become of courses, lessons, stories and their versions: pure decisions."""
 
 import re
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Iterable, Set
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from graphlib import CycleError, TopologicalSorter
 from typing import TypeVar
 
 from kit.errors import FailedPrecondition, InvalidArgument
@@ -69,22 +70,15 @@ def check_publishable(status: str, *, required: bool, content_hash: str, approve
         )
 
 
-def closes_circle(edges: Iterable[tuple[Id, Id]], lesson: Id, prerequisites: Collection[Id]) -> bool:
-    """Whether the lesson would come before itself, if `prerequisites` were all of its own.
-
-    `edges` are the (lesson, prerequisite) pairs of the course; linear in their number.
-    """
-    needs: dict[Id, list[Id]] = {}
+def has_circle(edges: Iterable[tuple[Id, Id]]) -> bool:
+    """Whether a lesson would come before itself, of all pairs of a lesson and a prerequisite of it."""
+    needs: dict[Id, set[Id]] = {}
     for one, before in edges:
-        needs.setdefault(one, []).append(before)
-    pending, seen = list(prerequisites), set(prerequisites)
-    while pending:
-        one = pending.pop()
-        if one == lesson:
-            return True
-        fresh = [before for before in needs.get(one, ()) if before not in seen]
-        seen.update(fresh)
-        pending += fresh
+        needs.setdefault(one, set()).add(before)
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError:
+        return True
     return False
 
 
@@ -131,7 +125,7 @@ def check_times_of(duration: timedelta | None, version_id: object) -> timedelta:
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
     """The part of a file of this size that the HTTP header `range` asks for, its end left out; None for all of it.
 
-    OutOfRange for one that begins after the end. Whatever is not one range of bytes is ignored (RFC 9110, 14.2).
+    InvalidArgument for one that begins after the end. Whatever is not one range of bytes is ignored (RFC 9110, 14.2).
     """
     found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip(), re.ASCII)
     if found is None or not (found[1] or found[2]):

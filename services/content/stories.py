@@ -67,7 +67,7 @@ class StoryService:
             session.add(story)
             audit.record(session, Action.CREATE, story)
             await session.flush()
-            await story_versions.insert_version(session, version, draft)
+            await story_versions.insert_versions(session, [(version, draft)])
             return await answer(session, story)
 
     async def GetStory(self, request: stories_pb2.GetStoryRequest, context: Any) -> StoryMessage:
@@ -265,7 +265,7 @@ async def _rewrite(session: WriteSession, story: Story, draft: Draft | None) -> 
         new = replace(draft, pinned=source.pinned_vocabulary_ids, banned=source.banned_vocabulary_ids)
     elif story.title != source.title:
         shares = await story_versions.list_shares(session, source.id)
-        new = await asyncio.to_thread(versioning.retitled, story.title, story.language, source, shares)
+        new = await asyncio.to_thread(versioning.remade, story.title, story.language, source, shares)
     else:
         return
     version = make_version(story.id, source.number + 1, current().subject, new)

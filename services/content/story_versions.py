@@ -19,8 +19,8 @@ from services.content.enums import CHUNK_KIND, PART_OF_SPEECH, SEGMENT_KIND
 from services.content.models import Story, StoryVersion
 from services.content.queries import stories, story_versions
 from services.content.rules import decimal_text
-from services.content.versioning import Draft, as_list
-from services.content.weaving import Annotation, Chunk, Share
+from services.content.versioning import Draft, as_list, as_notes
+from services.content.weaving import Chunk, Share
 from storyloom.content.v1 import story_versions_pb2
 from storyloom.content.v1.story_versions_pb2 import StoryVersion as VersionMessage
 from storyloom.content.v1.story_versions_pb2 import View
@@ -90,7 +90,7 @@ class StoryVersionService:
             old = await story_versions.get_source(session, row.id, UUID(request.version_id))
             shares = await story_versions.list_shares(session, old.id)
         # What a version says never changes, so that this need not wait for the story to be locked.
-        draft = await asyncio.to_thread(versioning.retitled, old.title, row.language, old, shares)
+        draft = await asyncio.to_thread(versioning.remade, old.title, row.language, old, shares)
         async with self.db.write() as session:
             story = await stories.lock_story(session, row.id)
             require("update", story)
@@ -132,7 +132,7 @@ async def supersede(
 ) -> None:
     """Makes the version the story's current one after `source`, and voids what was asked for that."""
     story.current_version_id = version.id
-    await story_versions.insert_version(session, version, draft)
+    await story_versions.insert_versions(session, [(version, draft)])
     await supersede_version(session, story, source)
     old = {"current_version_id": source.id, "number": source.number, "content_hash": source.content_hash}
     new = {"current_version_id": version.id, "number": version.number, "content_hash": version.content_hash}
@@ -255,11 +255,6 @@ def diff_to_proto(
     for kind, piece in diffing.segments(base.text, version.text, words):
         message.text_segments.add(kind=SEGMENT_KIND.number[kind], text=piece)
     return message
-
-
-def as_notes(stored: Iterable[Sequence[Any]]) -> list[Annotation]:
-    """Of the column `annotations`."""
-    return [Annotation(*one) for one in stored]
 
 
 def changes_to_proto(counts: tuple[int, int, int]) -> story_versions_pb2.WordChanges:

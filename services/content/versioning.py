@@ -9,8 +9,9 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from services.content import weaving
-from services.content.weaving import Annotation, Chunk, Share, Target, Term
+from services.content import segmentation, weaving
+from services.content.matching import Term
+from services.content.weaving import Annotation, Chunk, Share, Target
 
 LARGEST_SEED = 2**31
 
@@ -50,13 +51,13 @@ def plain(title: str, text: str, language: str) -> Draft:
     return _draft(title, text, language, ())
 
 
-def retitled(title: str, language: str, source: Any, shares: Sequence[Share]) -> Draft:
-    """The same text with the same words woven in under another title. `source` has the columns of `StoryVersion`."""
+def remade(title: str, language: str, source: Any, shares: Sequence[Share]) -> Draft:
+    """A version with the text of another and the words woven into it. `source` has the columns of `StoryVersion`."""
     return _draft(
         title,
         source.text,
         language,
-        [Annotation(*one) for one in source.annotations],
+        as_notes(source.annotations),
         shares=shares,
         seed=source.seed,
         paragraphs=source.paragraphs,
@@ -109,7 +110,7 @@ def _forms_of(stored: str) -> tuple[tuple[str, str], ...]:
 
 def scopes_of(text: str, paragraphs: Sequence[int]) -> list[int] | None:
     """The scopes, as the weave counts them, of paragraphs that count from 1; those past the end are left out."""
-    last = len(weaving.paragraphs(text))
+    last = len(segmentation.paragraphs(text))
     return [number - 1 for number in paragraphs if number <= last] if paragraphs else None
 
 
@@ -143,10 +144,15 @@ def as_list(annotation: Annotation) -> list[Any]:
     return [one.start, one.end, one.vocabulary_id, one.replacement, one.explain]
 
 
+def as_notes(stored: Iterable[Sequence[Any]]) -> list[Annotation]:
+    """The annotations that `as_list` made these of."""
+    return [Annotation(*one) for one in stored]
+
+
 def _draft(title: str, text: str, language: str, annotations: Sequence[Annotation], **more: Any) -> Draft:
     chunks = chunks_of(text, annotations)
-    words = weaving.word_count(text, language)
-    replaced = sum(weaving.word_count(chunk.source, language) for chunk in chunks if chunk.kind == "chem")
+    words = segmentation.word_count(text, language)
+    replaced = sum(segmentation.word_count(chunk.source, language) for chunk in chunks if chunk.kind == "chem")
     return Draft(
         title=title,
         text=text,
@@ -155,7 +161,7 @@ def _draft(title: str, text: str, language: str, annotations: Sequence[Annotatio
         content_hash=content_hash(title, text, annotations),
         chem_ratio=Decimal(replaced) / words if words else Decimal(0),
         word_count=words,
-        reading_minutes=max(1, weaving.reading_minutes(words)),
+        reading_minutes=max(1, segmentation.reading_minutes(words)),
         **more,
     )
 
@@ -167,6 +173,6 @@ def chunks_of(text: str, annotations: Sequence[Annotation], *, cloze: bool = Fal
 
 def _by_paragraph(text: str) -> list[Chunk]:
     """The paragraphs, each with the white space up to the next, so that together they are the text."""
-    starts = [0, *(start for start, _ in weaving.paragraphs(text)[1:]), len(text)]
+    starts = [0, *(start for start, _ in segmentation.paragraphs(text)[1:]), len(text)]
     pieces = [text[start:end] for start, end in pairwise(starts)]
     return [Chunk(position, "normal", piece, piece, "") for position, piece in enumerate(pieces)]

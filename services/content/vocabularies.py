@@ -19,6 +19,7 @@ from services.content.models import Vocabulary
 from services.content.queries import courses, vocabularies
 from services.content.queries.purging import purge
 from storyloom.content.v1 import vocabularies_pb2
+from storyloom.content.v1.package_files_pb2 import PackageWord
 from storyloom.content.v1.vocabularies_pb2 import BatchCreateVocabularyResult, VocabularyForm
 from storyloom.content.v1.vocabularies_pb2 import Vocabulary as VocabularyMessage
 
@@ -132,8 +133,8 @@ class VocabularyService:
         return Empty()
 
 
-def new_word(sent: VocabularyMessage, settings: Any) -> Vocabulary:
-    """The word, in the tenant's languages unless it says others."""
+def new_word(sent: VocabularyMessage | PackageWord, settings: Any) -> Vocabulary:
+    """The word, in the languages of the settings unless it says others."""
     return Vocabulary(
         term=sent.term.strip(),
         term_key=rules.term_key(sent.term),

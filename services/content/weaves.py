@@ -15,15 +15,16 @@ from kit.auth import current
 from kit.db import Database, ReadSession
 from kit.errors import Aborted, StoryloomError
 from kit.models import check_etag, now
-from services.content import personalising, rules, versioning, weaving
+from services.content import personalising, rules, versioning
 from services.content.enums import PART_OF_SPEECH, WORD_STATUS
+from services.content.matching import Found, find
 from services.content.models import StoryVersion
 from services.content.personalising import State, Status
 from services.content.queries import stories, story_versions, vocabularies
 from services.content.stories import answer, ids
-from services.content.story_versions import add_chunks, as_notes, make_version, share_to_proto, supersede
-from services.content.versioning import Draft, Wish
-from services.content.weaving import Annotation, Found, Share, Target
+from services.content.story_versions import add_chunks, make_version, share_to_proto, supersede
+from services.content.versioning import Draft, Wish, as_notes
+from services.content.weaving import Annotation, Share, Target
 from storyloom.content.v1 import weaves_pb2
 from storyloom.content.v1.stories_pb2 import Story as StoryMessage
 from storyloom.content.v1.weaves_pb2 import FallbackReason, RenderedStory, RenderedWord
@@ -81,7 +82,7 @@ class WeaveService:
             source = await story_versions.get_source(session, story.id, seen_version(story))
             shares = await story_versions.list_shares(session, source.id)
             words = await _readable_words(session, story, source) if shares else ()
-        answer = RenderedStory(
+        rendered = RenderedStory(
             story_id=request.id,
             version_id=str(source.id),
             title=source.title,
@@ -89,12 +90,12 @@ class WeaveService:
             cloze=request.cloze,
         )
         frame = Frame(source, story.language, words, shares)
-        answer.fallback_reason = await self._personal(answer, frame)
-        if answer.fallback_reason:
-            await _off_the_loop(_fill, answer, source.text, as_notes(source.annotations), shares, {})
-        return answer
+        rendered.fallback_reason = await self._personal(rendered, frame)
+        if rendered.fallback_reason:
+            await _off_the_loop(_fill, rendered, source.text, as_notes(source.annotations), shares, {})
+        return rendered
 
-    async def _personal(self, answer: RenderedStory, frame: "Frame") -> Any:
+    async def _personal(self, rendered: RenderedStory, frame: "Frame") -> Any:
         """Fills the answer with what is for the caller, or tells why it cannot."""
         if not frame.shares:
             return FallbackReason.FALLBACK_REASON_NOT_WOVEN
@@ -107,7 +108,7 @@ class WeaveService:
             told = await self.progress.BatchGetVocabularyProgress(request, timeout=PROGRESS_SECONDS)
         except StoryloomError:
             return FallbackReason.FALLBACK_REASON_PROGRESS_UNAVAILABLE
-        await _off_the_loop(_fill_personal, answer, frame, found, states_of(told, now()))
+        await _off_the_loop(_fill_personal, rendered, frame, found, states_of(told, now()))
         return FallbackReason.FALLBACK_REASON_UNSPECIFIED
 
 
@@ -133,7 +134,7 @@ class Frame:
         return frozenset(map(str, self.source.banned_vocabulary_ids))
 
     def find(self) -> Found:
-        return weaving.find(
+        return find(
             self.source.text,
             versioning.terms_of(self.words),
             language=self.language,
@@ -175,32 +176,32 @@ def states_of(told: BatchGetVocabularyProgressResponse, at: datetime) -> dict[st
     }
 
 
-def _fill_personal(answer: RenderedStory, frame: Frame, found: Found, states: Mapping[str, State]) -> None:
-    seed = f"{frame.source.id}:{answer.variant}"
+def _fill_personal(rendered: RenderedStory, frame: Frame, found: Found, states: Mapping[str, State]) -> None:
+    seed = f"{frame.source.id}:{rendered.variant}"
     made = personalising.personalise(found, frame.ratios, states, seed=seed, pins=frame.pins, bans=frame.bans)
-    answer.personal, answer.unknown_share = True, rules.decimal_text(made.unknown)
-    _fill(answer, frame.source.text, made.annotations, made.shares, states)
+    rendered.personal, rendered.unknown_share = True, rules.decimal_text(made.unknown)
+    _fill(rendered, frame.source.text, made.annotations, made.shares, states)
 
 
 def _fill(
-    answer: RenderedStory,
+    rendered: RenderedStory,
     text: str,
     notes: Sequence[Annotation],
     shares: Sequence[Share],
     states: Mapping[str, State],
 ) -> None:
-    add_chunks(answer, versioning.chunks_of(text, notes, cloze=answer.cloze))
-    answer.shares.extend(map(share_to_proto, shares))
+    add_chunks(rendered, versioning.chunks_of(text, notes, cloze=rendered.cloze))
+    rendered.shares.extend(map(share_to_proto, shares))
     words: dict[str, RenderedWord] = {}
     for note in notes:
         word = words.get(note.vocabulary_id)
         if word is None:
-            word = words[note.vocabulary_id] = answer.words.add(vocabulary_id=note.vocabulary_id)
-            if answer.personal:
+            word = words[note.vocabulary_id] = rendered.words.add(vocabulary_id=note.vocabulary_id)
+            if rendered.personal:
                 state = states.get(note.vocabulary_id, State())
                 word.status, word.due = WORD_STATUS.number[state.status], state.due
         word.occurrences += 1
-        word.explained |= bool(note.explain) and not answer.cloze
+        word.explained |= bool(note.explain) and not rendered.cloze
 
 
 def _wish(request: weaves_pb2.WeaveStoryRequest, source: Any) -> Wish:

@@ -8,30 +8,6 @@ from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from services.content.matching import Found, Match, Term, find
-from services.content.segmentation import paragraphs, reading_minutes, word_count
-
-__all__ = [
-    "Annotation",
-    "Chunk",
-    "Found",
-    "Match",
-    "Share",
-    "Target",
-    "Term",
-    "Weave",
-    "annotate",
-    "by_part",
-    "chunks",
-    "find",
-    "paragraphs",
-    "ratios_of",
-    "reading_minutes",
-    "shares_of",
-    "undo",
-    "wanted",
-    "weave",
-    "word_count",
-]
 
 # What stands for a word that the reader is to find: of one width, so that it tells nothing of the word.
 GAP = "____"

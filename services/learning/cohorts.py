@@ -51,11 +51,9 @@ class CohortService:
         return cohorts_pb2.ListCohortsResponse(cohorts=cohorts, next_page_token=token)
 
     async def UpdateCohort(self, request: cohorts_pb2.UpdateCohortRequest, context: Any) -> CohortMessage:
-        changes = fieldmask.changes(request.cohort, request.update_mask, WRITABLE)
         async with self.db.write() as session:
             cohort = await _get(session, "update", request.cohort)
-            for name, value in changes.items():
-                setattr(cohort, name, value.strip() if name == "name" else value)
+            fieldmask.apply(cohort, request.cohort, request.update_mask, WRITABLE, {"name": str.strip})
             return await _record(session, Action.UPDATE, cohort)
 
     async def DeleteCohort(self, request: cohorts_pb2.DeleteCohortRequest, context: Any) -> CohortMessage:

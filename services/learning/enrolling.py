@@ -8,12 +8,12 @@ from kit import audit, outbox
 from kit.audit import Action
 from kit.auth import current
 from kit.db import WriteSession
-from kit.errors import FailedPrecondition, NotFound, PermissionDenied
+from kit.errors import NotFound, PermissionDenied
 from services.learning.queries import enrollments as queries
+from services.learning.rules import missing, wrong_state
 from storyloom.content.v1.courses_pb2 import CourseStatus, GetCourseRequest
 from storyloom.identity.v1.access_pb2 import GetUserSummariesRequest
 from storyloom.learning.v1.events_pb2 import EnrollmentChanged
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 # As many as identity tells of at once.
 USERS_AT_ONCE = 100
@@ -33,7 +33,7 @@ class Registry:
             raise missing("course", field) from error
         if course.status != CourseStatus.COURSE_STATUS_PUBLISHED:
             state = CourseStatus.Name(course.status).removeprefix("COURSE_STATUS_").lower()
-            raise FailedPrecondition("The course takes no enrolments.", metadata={"state": state})
+            raise wrong_state("The course takes no enrolments.", state)
 
     async def check_user(self, user_id: UUID, field: str) -> None:
         if not await self.existing([user_id]):
@@ -74,11 +74,3 @@ def announce(session: WriteSession, enrollment: Any) -> None:
         active=enrollment.state == "active",
     )
     outbox.publish(session, "enrollment", enrollment.id, changed)
-
-
-def missing(resource: str, field: str, **metadata: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"There is no such {resource}.",
-        reason=ErrorReason.REFERENCE_NOT_FOUND,
-        metadata={"field": field, **metadata},
-    )

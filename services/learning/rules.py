@@ -29,6 +29,20 @@ ORDER = tuple(Status)
 NOTHING = (Status.NOT_STARTED, 0)
 
 
+def wrong_state(message: str, state: str) -> FailedPrecondition:
+    """The refusal for the state that something is in."""
+    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
+
+
+def missing(resource: str, field: str, **metadata: str) -> FailedPrecondition:
+    """The refusal for a reference to what is not there; `field` names it in the request."""
+    return FailedPrecondition(
+        f"There is no such {resource}.",
+        reason=ErrorReason.REFERENCE_NOT_FOUND,
+        metadata={"field": field, **metadata},
+    )
+
+
 def advance(recorded: tuple[str, int], told: tuple[str, int]) -> tuple[Status, int]:
     """Status and percentage after a report of both; neither goes back.
 
@@ -54,9 +68,9 @@ def is_view_due(last_view: datetime | None, now: datetime) -> bool:
 def check_open(*, published: bool, enrolled: bool) -> None:
     """Raises WRONG_STATE unless the lesson is published and the learner enrolled in its course."""
     if not enrolled:
-        raise _wrong_state("The learner is not enrolled in the course of the lesson.", "not_enrolled")
+        raise wrong_state("The learner is not enrolled in the course of the lesson.", "not_enrolled")
     if not published:
-        raise _wrong_state("The lesson is not published.", "draft")
+        raise wrong_state("The lesson is not published.", "draft")
 
 
 def check_prerequisites(missing: Sequence[UUID], status: str) -> None:
@@ -75,19 +89,19 @@ def check_prerequisites(missing: Sequence[UUID], status: str) -> None:
 def check_member(*, enrolled: bool, recorded: bool) -> None:
     """Raises WRONG_STATE unless the learner takes the course of the lesson, or has progress in the lesson."""
     if not enrolled and not recorded:
-        raise _wrong_state("The learner is not enrolled in the course of the lesson.", "not_enrolled")
+        raise wrong_state("The learner is not enrolled in the course of the lesson.", "not_enrolled")
 
 
 def check_size(members: int) -> None:
     """Raises WRONG_STATE when these are more members than a cohort may have."""
     if members > MOST_MEMBERS:
-        raise _wrong_state(f"A cohort has at most {MOST_MEMBERS} members.", "full")
+        raise wrong_state(f"A cohort has at most {MOST_MEMBERS} members.", "full")
 
 
 def check_deleted(deleted_at: datetime | None) -> None:
     """Raises WRONG_STATE unless the cohort is deleted."""
     if deleted_at is None:
-        raise _wrong_state("The cohort is not deleted.", "undeleted")
+        raise wrong_state("The cohort is not deleted.", "undeleted")
 
 
 def percent_of(completed: int, lessons: int) -> int:
@@ -127,14 +141,10 @@ def state_at(state: str, last_seen: datetime, now: datetime) -> str:
 def check_running(state: str) -> None:
     """Raises WRONG_STATE unless the state is open."""
     if state != "open":
-        raise _wrong_state("The session is not open any more.", state)
+        raise wrong_state("The session is not open any more.", state)
 
 
 def check_active(state: str) -> None:
     """Raises WRONG_STATE unless the enrolment's state is active."""
     if state != "active":
-        raise _wrong_state("The enrolment has ended already.", state)
-
-
-def _wrong_state(message: str, state: str) -> FailedPrecondition:
-    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
+        raise wrong_state("The enrolment has ended already.", state)

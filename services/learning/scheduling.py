@@ -10,10 +10,12 @@ from fsrs import Card, Rating, Scheduler, State
 
 DEFAULT_RETENTION = 0.9
 DEFAULT_MAXIMUM_INTERVAL_DAYS = 365
-# The longest gap of a school year is its summer, some twelve weeks: a word is mastered when it outlasts that.
+DEFAULT_NEW_WORDS_PER_DAY = 20
+# The longest gap of a school year is its summer, some twelve weeks: a word is mastered when it outlasts that. Statuses
+# are kept with the progress: after a change of this, the job `rebuild_vocabulary_progress` brings them up to date.
 MASTERED_STABILITY_DAYS = 90.0
 # A word said to be known counts as mastered with as much again to spare, and so is asked for in half a year.
-KNOWN_STABILITY_DAYS = 180.0
+KNOWN_STABILITY_DAYS = 2 * MASTERED_STABILITY_DAYS
 # What a client's clock may be ahead. What is further ahead is no time of a review.
 FUTURE = timedelta(hours=24)
 # A late review is folded in with all reviews of its word: nobody reviews a word daily for longer than three years.

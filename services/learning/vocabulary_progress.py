@@ -1,6 +1,7 @@
 """How well learners know words, and which of them are to be reviewed next."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -149,14 +150,7 @@ def _of_existing(exposures: Sequence[NewExposure], existing: set[UUID]) -> list[
     found = []
     for one in exposures:
         if words := [word for word in one.vocabulary_ids if word in existing]:
-            found.append(
-                NewExposure(
-                    event_id=one.event_id,
-                    story_id=one.story_id,
-                    vocabulary_ids=words,
-                    exposure_time=one.exposure_time,
-                )
-            )
+            found.append(replace(one, vocabulary_ids=words))
     return found
 
 

@@ -1,6 +1,5 @@
 """The log of reviews, and words that learners say they know."""
 
-
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,7 +9,7 @@ from kit import audit
 from kit.access import require, require_any
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.errors import InvalidArgument
 from kit.ids import NIL, new_id
 from kit.models import now
 from kit.pagination import Page
@@ -21,6 +20,7 @@ from services.learning.queries import vocabulary_reviews as queries
 from services.learning.queries.learners import lock_learner
 from services.learning.queries.vocabulary_progress import NewReview, list_memories, list_own
 from services.learning.queries.vocabulary_reviews import append_reviews
+from services.learning.rules import missing, wrong_state
 from services.learning.scheduling import KNOWN, NOTHING, is_possible
 from services.learning.vocabulary_progress import TOO_EARLY, time_of, told, vocabulary_progress_to_proto
 from services.learning.wordlists import Named, read_known
@@ -31,7 +31,6 @@ from storyloom.learning.v1.vocabulary_reviews_pb2 import (
     ReviewRating,
 )
 from storyloom.learning.v1.vocabulary_reviews_pb2 import VocabularyReview as ReviewMessage
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 # A review told of so long after it was done was done without a connection.
 ONLINE = timedelta(minutes=1)
@@ -52,11 +51,11 @@ class VocabularyReviewService:
         user_id, review = current().subject, _new(request.vocabulary_review, "vocabulary_review.")
         require("create", _row(user_id, review))
         if not await self._words.existing([review.vocabulary_id]):
-            raise _no_such_word()
+            raise missing("vocabulary", "vocabulary_review.vocabulary_id")
         async with self.db.write() as session:
             appended = await append_reviews(session, user_id, [review])
             if appended.refused:
-                raise FailedPrecondition("The word has as many reviews as a word may have.", metadata={"state": "full"})
+                raise wrong_state("The word has as many reviews as a word may have.", "full")
             row = await queries.get_own_review(session, user_id, review.event_id)
             if appended.reviews:
                 values = {"vocabulary_id": row.vocabulary_id, "rating": row.rating, "source": row.source}
@@ -180,14 +179,6 @@ async def _unknown_yet(session: WriteSession, user_id: UUID, words: Iterable[UUI
     wanted = list(words)
     memories = await list_memories(session, user_id, wanted)
     return [_known(word) for word in wanted if memories.get(word, NOTHING).status != "mastered"]
-
-
-def _no_such_word() -> FailedPrecondition:
-    return FailedPrecondition(
-        "There is no such vocabulary.",
-        reason=ErrorReason.REFERENCE_NOT_FOUND,
-        metadata={"field": "vocabulary_review.vocabulary_id"},
-    )
 
 
 def review_to_proto(row: Any) -> ReviewMessage:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from kit.sheets import CsvRows, Problem, Table, UnreadableFile, plain, record
+from storyloom.content.v1.vocabularies_pb2 import PartOfSpeech
 
 MOST_ROWS, MOST_NAMED, LONGEST_NAME = 500, 200, 100
 IDENTITY, NAMES = "vocabulary_id", ("term", "translation")
@@ -89,10 +90,7 @@ def _cells(row: Any, word: Any) -> Iterator[str]:
 
 
 def _part_of_speech(word: Any) -> str:
-    name: str = type(word).DESCRIPTOR.fields_by_name["part_of_speech"].enum_type.values_by_number[
-        word.part_of_speech
-    ].name
-    return name.removeprefix("PART_OF_SPEECH_").lower()
+    return PartOfSpeech.Name(word.part_of_speech).removeprefix("PART_OF_SPEECH_").lower()
 
 
 def anki_lines(rows: Iterable[Any], words: dict[UUID, Any]) -> bytes:

@@ -1,12 +1,17 @@
 """Recordings: what is said of them, who hears them, and when their chunks are heard."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from buf.validate import validate_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from services.content import sounds
 from storyloom.content.v1 import audios_pb2
+from storyloom.content.v1.audio_files_pb2 import CreateAudioUploadRequest
 from storyloom.content.v1.audios_pb2 import Audio
+from storyloom.content.v1.package_files_pb2 import PackageRecording
 from storyloom.content.v1.stories_pb2 import DeleteStoryRequest, UndeleteStoryRequest
 from tests.content.conftest import Author, ListEntries, PublishApproved
 from tests.content.recording import Narrator, tone
@@ -317,3 +322,10 @@ class TestGetAudioCaptions:
         assert "Một &amp; hai &lt; ba." in captions
         again = await set_times(narrator, made.id, captions)
         assert milliseconds(again.audio) == milliseconds(before)
+
+
+class TestFormats:
+    @pytest.mark.parametrize("message", [CreateAudioUploadRequest, PackageRecording])
+    def test_that_can_be_asked_for_are_those_that_can_be_measured(self, message: Any) -> None:
+        options = message.DESCRIPTOR.fields_by_name["mime_type"].GetOptions().Extensions[validate_pb2.field]
+        assert sorted(getattr(options.string, "in")) == sorted(sounds.FORMATS)

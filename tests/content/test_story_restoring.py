@@ -214,8 +214,8 @@ class TestVersionNumbers:
             *(teacher.retitle(story.id, f"Tên {n}") for n in range(3)),
         )
         for error in (one for one in made if isinstance(one, BaseException)):
-            # Only a lost race, never two versions of one number.
-            assert "ABORTED" in str(error) or "meanwhile" in str(error), error
+            # Only a lost race, or its turn not had in time, never two versions of one number.
+            assert any(one in str(error) for one in ("ABORTED", "meanwhile", "RESOURCE_EXHAUSTED")), error
         answer = await teacher.versions.ListStoryVersions(
             story_versions_pb2.ListStoryVersionsRequest(story_id=story.id, page_size=100)
         )

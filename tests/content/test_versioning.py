@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from kit.ids import new_id
 from services.content import versioning
+from services.content.segmentation import paragraphs
 from services.content.story_versions import make_version
 from services.content.versioning import Wish
-from services.content.weaving import Target, paragraphs, undo
+from services.content.weaving import Target, undo
 
 PARAGRAPHS = st.text(alphabet=st.sampled_from("aă ộ.\n\r\t“”Nn1"), min_size=1, max_size=80)
 TITLE = "Mèo và chó"
@@ -98,7 +99,7 @@ class TestRetitled:
             TITLE, TEXT, "vi", [CAT, DOG], wish("0.5", seed=3, paragraphs=(1,), banned=frozenset({DOG.id}))
         )
         source = make_version(new_id(), 1, new_id(), first)
-        again = versioning.retitled("Khác", "vi", source, first.shares)
+        again = versioning.remade("Khác", "vi", source, first.shares)
         assert again.content_hash != first.content_hash
         assert replace(again, title=TITLE, content_hash=first.content_hash, annotations=first.annotations) == first
 

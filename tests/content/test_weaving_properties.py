@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.content.matching import find
-from services.content.segmentation import fold, names, sentence_starts, tokenize
-from services.content.weaving import GAP, Target, Term, chunks, paragraphs, ratios_of, undo, weave
+from services.content.matching import Term, find
+from services.content.segmentation import fold, names, paragraphs, sentence_starts, tokenize
+from services.content.weaving import GAP, Target, chunks, ratios_of, undo, weave
 
 
 class Sample(NamedTuple):

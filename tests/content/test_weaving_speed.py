@@ -9,7 +9,8 @@ from timeit import repeat
 import pytest
 
 from services.content import weaving
-from services.content.weaving import Target, Term
+from services.content.matching import Term
+from services.content.weaving import Target
 
 weave = partial(weaving.weave, language="vi")
 NOUNS = [Target("noun", Decimal("0.3"))]

@@ -196,7 +196,7 @@ class TestRebuilding:
             UUID(school.student.tenant_id), user_id, new_id(),
         )  # fmt: skip
         async with writing(school) as session:
-            assert user_id in await list_learners(session, after=UUID(int=user_id.int - 1))
+            assert user_id in await list_learners(session, UUID(int=user_id.int - 1), 1)
             rebuilt = await rebuild_learner(session, user_id)
             assert len(rebuilt.mended) == 3
             assert {first, second} < set(rebuilt.mended)

@@ -3,7 +3,6 @@
 import csv
 import io
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from kit.ids import new_id
 from storyloom.learning.v1.vocabulary_progress_pb2 import (
@@ -21,7 +20,7 @@ from storyloom.learning.v1.vocabulary_progress_pb2 import (
     VocabularyStatus,
 )
 from storyloom.learning.v1.vocabulary_progress_pb2_grpc import VocabularyProgressServiceStub
-from tests.learning.conftest import Connection, ListEntries
+from tests.learning.conftest import ListEntries
 from tests.learning.reviewing import make_words
 from tests.learning.test_learner_settings import update
 from tests.learning.test_vocabulary_reviews import EASY, create, know, made, send
@@ -148,18 +147,14 @@ class TestGetReviewQueue:
         found = await queue(person)
         assert (len(found.vocabulary_progress), found.new_remaining) == (0, 0)
 
-    async def test_counts_the_days_of_the_learner(self, school: School, tables: Connection) -> None:
+    async def test_counts_the_days_of_the_learner(self, school: School) -> None:
         person = await learner(school)
-        (word,) = await make_words(school.teacher)
-        await create(person, made(word))
+        await update(person, time_zone="Asia/Ho_Chi_Minh")
+        words = await make_words(school.teacher, 2)
         local = datetime.now(UTC) + timedelta(hours=7)
         midnight = local.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(hours=7)
-        for moved, remaining in ((-1, 20), (1, 19)):
-            await tables.execute(
-                "UPDATE learning.user_vocabulary_progress SET first_review_time = $2 WHERE user_id = $1",
-                UUID(person.user_id), midnight + timedelta(seconds=moved),
-            )  # fmt: skip
-            await update(person, time_zone="Asia/Ho_Chi_Minh")
+        for word, seconds, remaining in zip(words, (-1, 1), (20, 19), strict=True):
+            await create(person, made(word, at=midnight + timedelta(seconds=seconds)))
             assert (await queue(person)).new_remaining == remaining
 
     async def test_does_not_take_known_words_for_begun(self, school: School) -> None:

@@ -71,7 +71,7 @@ async def list_audios(session: ReadSession, request: ListAudiosRequest, status: 
 
 
 def _of_what_is_seen() -> ColumnElement[bool]:
-    """What `check_seen` lets through: who may not change a story sees its published version only."""
+    """What `audios._check_seen` lets through: who may not change a story sees its published version only."""
     version = or_(Audio.version_id == Story.published_version_id, visible("update", Story))
     return or_(and_(Story.id.is_not(None), visible("read", Story), version), and_(
         Vocabulary.id.is_not(None), visible("read", Vocabulary)
@@ -95,11 +95,9 @@ async def find_upload(session: ReadSession, audio_id: UUID) -> Any:
     return (await session.execute(statement)).first()
 
 
-async def delete_upload(session: WriteSession, audio_id: UUID, upload_id: UUID | None = None) -> str:
-    """Ends the upload, if it is this one or whichever there is; the key of its file, or '' if there was none."""
+async def delete_upload(session: WriteSession, audio_id: UUID) -> str:
+    """Ends the upload, whichever there is; the key of its file, or '' if there was none."""
     statement = delete(AudioUpload).where(AudioUpload.tenant_id == session.tenant_id, AudioUpload.audio_id == audio_id)
-    if upload_id is not None:
-        statement = statement.where(AudioUpload.id == upload_id)
     return (await session.execute(statement.returning(AudioUpload.storage_key))).scalar() or ""
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, select, update
 
 from kit.db import ReadSession, WriteSession
 from services.content.models import Story, StoryChunk, StoryVersion
+from services.content.queries.story_versions import SOURCE
 
 
 def _without_chunks() -> ColumnElement[bool]:
@@ -24,22 +25,7 @@ async def count_without_chunks(session: ReadSession) -> int:
 async def list_without_chunks(session: WriteSession, after: UUID, most: int) -> Sequence[Any]:
     """The next versions without chunks, with the language of their stories; nobody else changes them meanwhile."""
     statement = (
-        select(
-            StoryVersion.id,
-            StoryVersion.story_id,
-            StoryVersion.number,
-            StoryVersion.title,
-            StoryVersion.text,
-            StoryVersion.annotations,
-            StoryVersion.seed,
-            StoryVersion.paragraphs,
-            StoryVersion.pinned_vocabulary_ids,
-            StoryVersion.banned_vocabulary_ids,
-            StoryVersion.content_hash,
-            StoryVersion.author_id,
-            StoryVersion.created_at,
-            Story.language,
-        )
+        select(*SOURCE, StoryVersion.author_id, StoryVersion.created_at, Story.language)
         .join(Story, and_(Story.tenant_id == StoryVersion.tenant_id, Story.id == StoryVersion.story_id))
         .where(StoryVersion.tenant_id == session.tenant_id, StoryVersion.id > after, _without_chunks())
         .order_by(StoryVersion.id)

@@ -1,11 +1,10 @@
-"""Statements that read a course with everything in it, and find words in another tenant."""
+"""Statements that read a course with everything in it, and find what a tenant has of that already."""
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Text, and_, bindparam, column, func, insert, or_, select
+from sqlalchemy import and_, func, or_, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
@@ -23,34 +22,9 @@ from services.content.models import (
     Unit,
     Vocabulary,
 )
-from services.content.queries import lessons, story_versions, units, vocabularies
-from services.content.queries.bulk import execute_for_each
+from services.content.queries import lessons, units, vocabularies
+from services.content.queries.story_versions import SOURCE
 from services.content.queries.tags import JOINS
-from services.content.versioning import Draft
-
-VERSION_COLUMNS: tuple[Any, ...] = (
-    StoryVersion.id,
-    StoryVersion.story_id,
-    StoryVersion.title,
-    StoryVersion.text,
-    StoryVersion.annotations,
-    StoryVersion.seed,
-    StoryVersion.paragraphs,
-    StoryVersion.pinned_vocabulary_ids,
-    StoryVersion.banned_vocabulary_ids,
-)
-SENSE: Mapping[str, Any] = {
-    "language": Text,
-    "learning_language": Text,
-    "term_key": Text,
-    "part_of_speech": Text,
-    "sense": Integer,
-}
-WANTED = (
-    func.unnest(*(bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in SENSE.items()))
-    .table_valued(*(column(name, kind) for name, kind in SENSE.items()), name="wanted")
-    .render_derived()
-)
 
 
 async def hold_still(session: ReadSession) -> None:
@@ -97,7 +71,7 @@ async def measure(session: ReadSession, version_ids: Collection[UUID]) -> Mappin
 
 async def list_versions(session: ReadSession, version_ids: Collection[UUID]) -> Mapping[UUID, Any]:
     """What the versions are made of, by their ids."""
-    statement = select(*VERSION_COLUMNS).where(
+    statement = select(*SOURCE).where(
         StoryVersion.tenant_id == session.tenant_id, StoryVersion.id.in_(version_ids)
     )
     return {row.id: row for row in await session.execute(statement)}
@@ -182,41 +156,6 @@ async def keep_files(session: WriteSession, keys: Collection[str]) -> set[str]:
     """Those of the files that a recording has; that has it until this transaction ends."""
     statement = select(Audio.storage_key).where(Audio.tenant_id == session.tenant_id, Audio.storage_key.in_(keys))
     return set((await session.execute(statement.with_for_update(read=True))).scalars())
-
-
-async def find_words(session: ReadSession, senses: Sequence[tuple[Any, ...]]) -> Mapping[tuple[Any, ...], UUID]:
-    """The tenant's words of these languages, term keys, parts of speech and senses, as far as it has them."""
-    statement = select(Vocabulary.id, *(getattr(Vocabulary, name) for name in SENSE)).join(
-        WANTED, and_(*(getattr(Vocabulary, name) == WANTED.c[name] for name in SENSE))
-    )
-    statement = statement.where(Vocabulary.tenant_id == session.tenant_id, Vocabulary.deleted_at.is_(None))
-    values = {f"{name}s": [sense[place] for sense in senses] for place, name in enumerate(SENSE)}
-    return {tuple(row)[1:]: row.id for row in await session.execute(statement, values)}
-
-
-# Statements of a length that leaves the connection to others' heartbeats and stays far below its timeout.
-CHUNKS_AT_ONCE = 10_000
-INSERT_CHUNKS = """
-INSERT INTO content.story_chunks (tenant_id, version_id, position, kind, text, source, vocabulary_id)
-SELECT $1, chunk.* FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::uuid[]) AS chunk
-"""
-
-
-async def insert_versions(session: WriteSession, made: Sequence[tuple[StoryVersion, Draft]]) -> None:
-    """Writes versions of many stories, with their chunks and cloze configs, in few statements."""
-    for version, _ in made:
-        session.add(version)
-    await session.flush()
-    chunks = ((version.id, *story_versions.chunk_values(chunk)) for version, draft in made for chunk in draft.chunks)
-    while some := list(islice(chunks, CHUNKS_AT_ONCE)):
-        await session.fetch(INSERT_CHUNKS, *map(list, zip(*some, strict=True)))
-    shares = [
-        {"tenant_id": session.tenant_id, "version_id": version.id, **story_versions.share_values(share)}
-        for version, draft in made
-        for share in draft.shares
-    ]
-    if shares:
-        await execute_for_each(session, insert(ClozeConfig), shares)
 
 
 async def find_origin(session: ReadSession, course_id: UUID) -> Any:

@@ -1,15 +1,16 @@
 """Statements on the versions of stories, their chunks and cloze configs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Text, Uuid, and_, bindparam, column, func, insert, select, update
+from sqlalchemy import and_, insert, select, update
 
 from kit.db import ReadSession, WriteSession
 from kit.errors import NotFound
 from kit.pagination import Page
-from services.content.models import Base, ClozeConfig, Story, StoryVersion
+from services.content.models import ClozeConfig, Story, StoryVersion
 from services.content.queries.bulk import execute_for_each
 from services.content.versioning import Draft
 from services.content.weaving import Chunk, Share
@@ -20,6 +21,20 @@ COLUMNS: tuple[Any, ...] = (
     StoryVersion.summary,
     StoryVersion.approval_id,
     StoryVersion.approved_hash,
+)
+# What a version is made of: `versioning.remade` makes another one of it.
+SOURCE: tuple[Any, ...] = (
+    StoryVersion.id,
+    StoryVersion.story_id,
+    StoryVersion.number,
+    StoryVersion.title,
+    StoryVersion.text,
+    StoryVersion.annotations,
+    StoryVersion.seed,
+    StoryVersion.paragraphs,
+    StoryVersion.pinned_vocabulary_ids,
+    StoryVersion.banned_vocabulary_ids,
+    StoryVersion.content_hash,
 )
 
 
@@ -60,21 +75,7 @@ async def list_story_versions(session: ReadSession, story_id: UUID, only: UUID |
 
 async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> Any:
     """What a version of the story is made of, to make another one."""
-    statement = select(
-        StoryVersion.id,
-        StoryVersion.story_id,
-        StoryVersion.number,
-        StoryVersion.title,
-        StoryVersion.text,
-        StoryVersion.annotations,
-        StoryVersion.seed,
-        StoryVersion.paragraphs,
-        StoryVersion.content_hash,
-        StoryVersion.approval_id,
-        StoryVersion.approved_hash,
-        StoryVersion.pinned_vocabulary_ids,
-        StoryVersion.banned_vocabulary_ids,
-    ).where(
+    statement = select(*SOURCE, StoryVersion.approval_id, StoryVersion.approved_hash).where(
         StoryVersion.tenant_id == session.tenant_id,
         StoryVersion.story_id == story_id,
         StoryVersion.id == version_id,
@@ -107,6 +108,17 @@ async def find_before(session: ReadSession, story_id: UUID, number: int) -> UUID
     )
     found: UUID | None = await session.scalar(statement)
     return found
+
+
+async def list_current(session: ReadSession, story_ids: Collection[UUID]) -> Sequence[Any]:
+    """Of the current versions of these stories, what approvals are of, and as `used` whether they are published."""
+    used = and_(Story.published_version_id.is_not(None), Story.published_version_id == Story.current_version_id)
+    statement = (
+        select(StoryVersion.id, StoryVersion.content_hash, StoryVersion.approval_id, used.label("used"))
+        .join(Story, and_(Story.tenant_id == StoryVersion.tenant_id, Story.current_version_id == StoryVersion.id))
+        .where(StoryVersion.tenant_id == session.tenant_id, Story.id.in_(story_ids))
+    )
+    return (await session.execute(statement)).all()
 
 
 async def lock_to_approve(session: WriteSession, version_id: UUID) -> Any:
@@ -159,59 +171,45 @@ async def list_shares(session: ReadSession, version_id: UUID) -> list[Share]:
     ]
 
 
-# One statement with arrays: a long story has some ten thousand chunks, and a statement for each would take seconds.
-CHUNK_COLUMNS: Mapping[str, Any] = {
-    "position": Integer,
-    "kind": Text,
-    "text": Text,
-    "source": Text,
-    "vocabulary_id": Uuid,
-}
-CHUNKS = (
-    func.unnest(*(bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in CHUNK_COLUMNS.items()))
-    .table_valued(*(column(name, kind) for name, kind in CHUNK_COLUMNS.items()), name="chunk")
-    .render_derived()
-)
-INSERT_CHUNKS = insert(Base.metadata.tables["content.story_chunks"]).from_select(
-    ["tenant_id", "version_id", *CHUNK_COLUMNS],
-    select(bindparam("tenant_id", type_=Uuid), bindparam("version_id", type_=Uuid), *CHUNKS.c),
-    include_defaults=False,
-)
+# A long story has some ten thousand chunks, and a statement for each would take seconds. One of this length leaves the
+# connection to others' heartbeats and stays far below its timeout.
+CHUNKS_AT_ONCE = 10_000
+INSERT_CHUNKS = """
+INSERT INTO content.story_chunks (tenant_id, version_id, position, kind, text, source, vocabulary_id)
+SELECT $1, chunk.* FROM unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::uuid[]) AS chunk
+"""
 
 
-async def insert_version(session: WriteSession, version: StoryVersion, draft: Draft) -> None:
-    """Writes the version, its chunks and its cloze configs."""
-    session.add(version)
-    await session.flush()
-    await insert_chunks(session, version.id, draft.chunks)
-    keys: dict[str, Any] = {"tenant_id": session.tenant_id, "version_id": version.id}
-    if draft.shares:
-        shares = [keys | share_values(share) for share in draft.shares]
-        await execute_for_each(session, insert(ClozeConfig), shares)
+async def insert_chunks(session: WriteSession, made: Iterable[tuple[UUID, Draft]]) -> None:
+    """Writes the chunks of versions, by the ids of these."""
+    rows = ((version_id, *_chunk_values(chunk)) for version_id, draft in made for chunk in draft.chunks)
+    while some := list(islice(rows, CHUNKS_AT_ONCE)):
+        await session.fetch(INSERT_CHUNKS, *map(list, zip(*some, strict=True)))
 
 
-def share_values(share: Share) -> dict[str, Any]:
-    """The columns of a cloze config, but for whose it is."""
-    return {
-        "part_of_speech": share.part_of_speech,
-        "target": share.target,
-        "occurrences": share.occurrences,
-        "woven": share.woven,
-    }
-
-
-async def insert_chunks(session: WriteSession, version_id: UUID, chunks: Sequence[Chunk]) -> None:
-    """Writes the chunks of a version."""
-    keys = {"tenant_id": session.tenant_id, "version_id": version_id}
-    await session.execute(INSERT_CHUNKS, keys | _columns_of(chunks))
-
-
-def _columns_of(chunks: Sequence[Chunk]) -> dict[str, list[Any]]:
-    rows = list(map(chunk_values, chunks))
-    return {f"{name}s": [row[place] for row in rows] for place, name in enumerate(CHUNK_COLUMNS)}
-
-
-def chunk_values(chunk: Chunk) -> tuple[Any, ...]:
-    """The columns of a chunk, in the order of CHUNK_COLUMNS."""
+def _chunk_values(chunk: Chunk) -> tuple[Any, ...]:
+    """Position, kind, text, source and word, as they are stored."""
     vocabulary_id = UUID(chunk.vocabulary_id) if chunk.vocabulary_id else None
     return chunk.position + 1, chunk.kind, chunk.text, chunk.source if chunk.kind == "chem" else "", vocabulary_id
+
+
+async def insert_versions(session: WriteSession, made: Sequence[tuple[StoryVersion, Draft]]) -> None:
+    """Writes versions with their chunks and cloze configs, in few statements."""
+    for version, _ in made:
+        session.add(version)
+    await session.flush()
+    await insert_chunks(session, ((version.id, draft) for version, draft in made))
+    shares = [
+        {
+            "tenant_id": session.tenant_id,
+            "version_id": version.id,
+            "part_of_speech": share.part_of_speech,
+            "target": share.target,
+            "occurrences": share.occurrences,
+            "woven": share.woven,
+        }
+        for version, draft in made
+        for share in draft.shares
+    ]
+    if shares:
+        await execute_for_each(session, insert(ClozeConfig), shares)

@@ -122,21 +122,36 @@ KEYS = (
     .table_valued(*(column(name, kind) for name, kind in KEY_COLUMNS.items()), name="key")
     .render_derived()
 )
-WITH_KEYS = (
-    select(Vocabulary)
-    .join(KEYS, and_(*(getattr(Vocabulary, name) == KEYS.c[name] for name in KEY_COLUMNS)))
-    .where(Vocabulary.tenant_id == bindparam("tenant"), Vocabulary.deleted_at.is_(None))
-    .order_by(Vocabulary.id)
-)
+OF_KEY = and_(*(getattr(Vocabulary, name) == KEYS.c[name] for name in KEY_COLUMNS))
 
 
 async def find_by_keys(session: WriteSession, keys: Collection[Key], *, lock: bool) -> dict[Key, Vocabulary]:
     """The vocabularies there are, by what makes each unique."""
-    statement = WITH_KEYS.with_for_update(of=Vocabulary) if lock else WITH_KEYS
-    columns = zip(*keys, strict=True) if keys else [()] * len(KEY_COLUMNS)
-    values = {"tenant": session.tenant_id} | dict(zip(KEY_COLUMNS, map(list, columns), strict=True))
-    found = (await session.execute(statement, values)).scalars()
+    statement = (
+        select(Vocabulary)
+        .join(KEYS, OF_KEY)
+        .where(Vocabulary.tenant_id == session.tenant_id, Vocabulary.deleted_at.is_(None))
+        .order_by(Vocabulary.id)
+    )
+    if lock:
+        statement = statement.with_for_update(of=Vocabulary)
+    found = (await session.execute(statement, _columns_of(keys))).scalars()
     return {key_of(one): one for one in found}
+
+
+async def find_ids(session: ReadSession, keys: Collection[Key]) -> dict[Key, UUID]:
+    """Their ids only."""
+    statement = (
+        select(Vocabulary.id, *(getattr(Vocabulary, name) for name in KEY_COLUMNS))
+        .join(KEYS, OF_KEY)
+        .where(Vocabulary.tenant_id == session.tenant_id, Vocabulary.deleted_at.is_(None))
+    )
+    return {key_of(row): row.id for row in await session.execute(statement, _columns_of(keys))}
+
+
+def _columns_of(keys: Collection[Key]) -> dict[str, list[Any]]:
+    columns = zip(*keys, strict=True) if keys else [()] * len(KEY_COLUMNS)
+    return dict(zip(KEY_COLUMNS, map(list, columns), strict=True))
 
 
 def key_of(word: Any) -> Key:

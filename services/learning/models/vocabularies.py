@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import Resource, TenantRow, Timed, now
 from services.learning.models.base import Base
+from services.learning.scheduling import DEFAULT_MAXIMUM_INTERVAL_DAYS, DEFAULT_NEW_WORDS_PER_DAY
 from storyloom.learning.v1 import learner_settings_pb2, vocabulary_progress_pb2, vocabulary_reviews_pb2
 
 
@@ -35,8 +36,12 @@ class LearnerSettings(Resource, Base):
 
     user_id: Mapped[UUID]
     desired_retention: Mapped[Decimal | None] = mapped_column(Numeric(7, 6))
-    maximum_interval_days: Mapped[int] = mapped_column(Integer, default=365, server_default=text("365"))
-    new_words_per_day: Mapped[int] = mapped_column(Integer, default=20, server_default=text("20"))
+    maximum_interval_days: Mapped[int] = mapped_column(
+        Integer, default=DEFAULT_MAXIMUM_INTERVAL_DAYS, server_default=text(f"{DEFAULT_MAXIMUM_INTERVAL_DAYS}")
+    )
+    new_words_per_day: Mapped[int] = mapped_column(
+        Integer, default=DEFAULT_NEW_WORDS_PER_DAY, server_default=text(f"{DEFAULT_NEW_WORDS_PER_DAY}")
+    )
     time_zone: Mapped[str] = mapped_column(Text, default="UTC", server_default="UTC")
 
 

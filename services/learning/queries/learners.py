@@ -10,7 +10,7 @@ from sqlalchemy import select
 from kit.db import ReadSession, WriteSession
 from kit.ids import NIL
 from services.learning.models import LearnerSettings, RetentionChange
-from services.learning.scheduling import Change, last_change
+from services.learning.scheduling import DEFAULT_NEW_WORDS_PER_DAY, Change, last_change
 
 LOCK = """
 INSERT INTO learning.learners AS l (tenant_id, id, changes) VALUES ($1, $2, 1)
@@ -26,11 +26,11 @@ WHERE r.tenant_id = $1 AND r.user_id IN ($2, $3)
                                     WHERE b.tenant_id = $1 AND b.user_id = r.user_id AND b.effective_time <= $4),
                                    '-infinity')
 """
-DAY = """
+DAY = f"""
 SELECT date_trunc('day', $3::timestamptz, coalesce(max(time_zone), 'UTC')) AS begin,
-       coalesce(max(new_words_per_day), 20) AS new_words_per_day
+       coalesce(max(new_words_per_day), {DEFAULT_NEW_WORDS_PER_DAY}) AS new_words_per_day
 FROM learning.learner_settings WHERE tenant_id = $1 AND user_id = $2
-"""
+"""  # noqa: S608
 SETTINGS: tuple[Any, ...] = (
     LearnerSettings.id,
     LearnerSettings.user_id,

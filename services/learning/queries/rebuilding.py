@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from kit.db import ReadSession, WriteSession
-from kit.ids import NIL, new_id
+from kit.ids import new_id
 from services.learning.queries.learners import lock_learner
 from services.learning.queries.vocabulary_progress import MEMORY
 from services.learning.queries.vocabulary_reviews import refold
@@ -69,9 +69,9 @@ class Word:
         return (self.memory.status, *(getattr(self.memory, name) for name in MEMORY), *exposed)
 
 
-async def list_learners(session: ReadSession, after: UUID = NIL, limit: int = 100) -> list[UUID]:
-    """Learners of the tenant, by their ids."""
-    return [row.id for row in await session.fetch(LEARNERS, after, limit)]
+async def list_learners(session: ReadSession, after: UUID, most: int) -> list[UUID]:
+    """The next learners of the tenant, by their ids."""
+    return [row.id for row in await session.fetch(LEARNERS, after, most)]
 
 
 async def count_learners(session: ReadSession) -> int:
