@@ -1,7 +1,7 @@
 """Admits as many calls at once as the pool has connections, in turn by tenant, and refuses the rest quickly."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -17,11 +17,14 @@ class Limiter:
     """`slots` calls at once; a call waits at most `timeout` seconds for its turn.
 
     A slot that becomes free goes to the tenants that wait in rotation, and when too many wait, the tenant with the
-    most of them gives way: so the flood of one does not slow another.
+    most of them gives way: so the flood of one does not slow another. Where calls may hold their slots for long, no
+    tenant is given more than `most_each`.
     """
 
-    def __init__(self, slots: int, timeout: float) -> None:
+    def __init__(self, slots: int, timeout: float, most_each: int | None = None) -> None:
         self._free, self._timeout = slots, timeout
+        self._most_each = most_each or slots
+        self._held: Counter[Any] = Counter()
         self._most_waiting = slots * WAITERS_PER_SLOT
         self._waiting: OrderedDict[Any, deque[asyncio.Future[None]]] = OrderedDict()
         self._count = 0
@@ -37,8 +40,9 @@ class Limiter:
             slot.give_back()
 
     async def _take(self, tenant: Any) -> None:
-        if self._free:
+        if self._free and self._held[tenant] < self._most_each:
             self._free -= 1
+            self._held[tenant] += 1
         else:
             await self._wait(tenant)
 
@@ -54,7 +58,7 @@ class Limiter:
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # The slot arrived at the very moment of giving up: hand it on.
-                self._release()
+                self._release(tenant)
             if isinstance(error, TimeoutError):
                 raise _refusal() from None
             raise
@@ -72,17 +76,21 @@ class Limiter:
         if not given_up.done():
             given_up.set_exception(_refusal())
 
-    def _release(self) -> None:
-        while self._waiting:
-            tenant, turns = self._waiting.popitem(last=False)
+    def _release(self, tenant: Any) -> None:
+        self._held[tenant] -= 1
+        self._held += Counter()
+        self._free += 1
+        for one in [one for one in self._waiting if self._held[one] < self._most_each]:
+            turns = self._waiting.pop(one)
             while turns:
                 turn = turns.popleft()
                 if not turn.done():
                     if turns:
-                        self._waiting[tenant] = turns
+                        self._waiting[one] = turns
+                    self._free -= 1
+                    self._held[one] += 1
                     turn.set_result(None)
                     return
-        self._free += 1
 
 
 class Slot:
@@ -106,7 +114,7 @@ class Slot:
     def give_back(self) -> None:
         if self._held:
             self._held = False
-            self._limiter._release()
+            self._limiter._release(self._tenant)
 
 
 def _refusal() -> ResourceExhausted:

@@ -17,6 +17,8 @@ from kit.errors import DeadlineExceeded, InvalidArgument, NotFound
 from kit.ids import new_id
 from kit.limiter import Limiter
 from kit.models import now
+from kit.streams import spoken
+from kit.turns import in_turn
 from services.content import rules, sounds
 from services.content.audios import answer, get_heard, lock_to_update
 from services.content.files import Files, apart, note
@@ -28,6 +30,7 @@ from storyloom.content.v1 import audio_files_pb2
 from storyloom.content.v1.audios_pb2 import Audio as AudioMessage
 
 # Streams have no slots of the service's own: each that writes holds some ten megabytes, each that reads one at most.
+# They last as long as whoever sends or hears takes: half of them are left for other tenants.
 WRITING_AT_ONCE, READING_AT_ONCE, LONGEST_WAIT_SECONDS = 4, 128, 5.0
 # Who sends more slowly than this gives way.
 SLOWEST_BYTES_PER_SECOND, FIRST_SECONDS = 20_000, 30
@@ -47,8 +50,8 @@ class AudioFileService:
 
     def __init__(self, db: Database, files: Files, links: Links, largest: int) -> None:
         self.db, self._files, self._links, self._largest = db, files, links, largest
-        self._writing = Limiter(WRITING_AT_ONCE, LONGEST_WAIT_SECONDS)
-        self._reading = Limiter(READING_AT_ONCE, LONGEST_WAIT_SECONDS)
+        self._writing = Limiter(WRITING_AT_ONCE, LONGEST_WAIT_SECONDS, WRITING_AT_ONCE // 2)
+        self._reading = Limiter(READING_AT_ONCE, LONGEST_WAIT_SECONDS, READING_AT_ONCE // 2)
 
     async def CreateAudioUpload(
         self, request: audio_files_pb2.CreateAudioUploadRequest, context: Any
@@ -105,7 +108,7 @@ class AudioFileService:
         tenant_id, expected = current().tenant_id, Stored(upload.size_bytes, upload.sha256)
         kept = self._files.kept(tenant_id, pieces, expected, upload.mime_type)
         try:
-            async with self._writing.slot(tenant_id), kept as key:
+            async with in_turn(self._writing, str(tenant_id)), kept as key:
                 duration = await sounds.measure(lambda: self._files.storage.open(key), upload.mime_type)
                 async with self.db.write() as session:
                     audio = await _lock_for(session, audio_id, upload)
@@ -192,6 +195,7 @@ def _checked_first(first: Any) -> AudioUpload:
 
 async def _begun(requests: AsyncIterator[Any]) -> tuple[Any, AsyncIterator[bytes]]:
     """The first message of the stream, and the pieces of all of them."""
+    requests = spoken(requests)
     try:
         first = await anext(requests)
     except StopAsyncIteration:

@@ -1,6 +1,5 @@
 """Recordings: what is said of them, their life, and when their chunks are heard."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from kit.db import Database, ReadSession, WriteSession
 from kit.errors import InvalidArgument, NotFound
 from kit.models import check_etag, now
 from kit.pagination import Page
+from kit.turns import Worker
 from services.content import captions, rules
 from services.content.captions import Alignment, CaptionError, Cue, Piece
 from services.content.enums import AUDIO_STATUS
@@ -31,6 +31,8 @@ from storyloom.content.v1.audios_pb2 import CaptionFormat, SetAudioTimestampsReq
 WRITABLE = ("title", "language", "voice", "version_id")
 IS_VTT = {CaptionFormat.CAPTION_FORMAT_SRT: False, CaptionFormat.CAPTION_FORMAT_VTT: True}
 MILLISECOND = timedelta(milliseconds=1)
+# Captions that fit nowhere in a long text take a processor for seconds.
+ALIGNER = Worker("align")
 
 
 class AudioService:
@@ -125,7 +127,7 @@ class AudioService:
             row = await get_heard(session, UUID(request.id), "update")
             chunks = await audios.list_chunks(session, row.version_id)
         duration = rules.check_times_of(row.duration, row.version_id)
-        found = await asyncio.to_thread(_aligned, request, duration, chunks)
+        found = await ALIGNER.do(_aligned, request, duration, chunks)
         async with self.db.write() as session:
             audio = await lock_to_update(session, row.id)
             check_etag(audio, request.etag or str(row.revision))

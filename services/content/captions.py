@@ -12,10 +12,12 @@ CERTAIN, AHEAD = 12, 200
 # By how much a last cue may be longer than its recording: players round.
 SLACK = 500
 
-_VTT_TIME = r"((?:\d{2,}:)?[0-5]\d:[0-5]\d\.\d{3})"
+_VTT_TIME = r"((?:\d{2,4}:)?[0-5]\d:[0-5]\d\.\d{3})"
 _SRT_TIME = r"(\d{1,3}:[0-5]?\d:[0-5]?\d[,.]\d{1,3})"
 VTT_TIMES = re.compile(rf"{_VTT_TIME}[ \t]+-->[ \t]+{_VTT_TIME}(?:[ \t].*)?")
 SRT_TIMES = re.compile(rf"{_SRT_TIME}[ \t]*-->[ \t]*{_SRT_TIME}(?:[ \t].*)?")
+# Longer ones are none that `html.unescape` knows; it takes numbers of any length, of which Python makes no integers.
+NUMBER = re.compile(r"&#[0-9]{20,};?")
 TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 LINE_END = re.compile(r"\r\n|\n|\r")
 NOT_CUES = ("NOTE", "STYLE", "REGION")
@@ -102,7 +104,9 @@ def _cue(times: re.Pattern[str], number: int, block: Sequence[str], at: int, exa
     if any("-->" in line for line in block[at + 1 :]):
         raise CaptionError(f"line {number + at}: no blank line ends the cue that begins there")
     text = TAG.sub("", " ".join(block[at + 1 :]))
-    return Cue(_milliseconds(found[1]), _milliseconds(found[2]), html.unescape(text) if markup else text)
+    if markup:
+        text = html.unescape(NUMBER.sub("", text))
+    return Cue(_milliseconds(found[1]), _milliseconds(found[2]), text)
 
 
 def _milliseconds(text: str) -> int:

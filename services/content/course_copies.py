@@ -9,6 +9,7 @@ from kit.auth import Principal, acting, current, identify
 from kit.db import Database, WriteSession, in_tenant
 from kit.errors import InvalidArgument, Unauthenticated
 from kit.limiter import Limiter
+from kit.turns import in_turn
 from services.content import copying, gathering
 from services.content.copying import COPY, FOREIGN_COPY, Made, Wish
 from services.content.courses import course_to_proto
@@ -29,7 +30,7 @@ class CourseCopyService:
 
     async def CopyCourse(self, request: course_copies_pb2.CopyCourseRequest, context: Any) -> CopyCourseResponse:
         caller = current()
-        async with self.turns.slot(caller.tenant_id):
+        async with in_turn(self.turns, caller.tenant_id):
             source = await gathering.take(self.db, UUID(request.course_id))
             wish = Wish(kind=COPY, author_id=caller.subject, title=request.title)
             made = await copying.make(self.db, source, wish)
@@ -45,7 +46,7 @@ class CourseCopyService:
         target = await _target(request.target_access_token)
         with acting(target):
             require_any("create", Course)
-        async with self.turns.slot(caller.tenant_id):
+        async with in_turn(self.turns, caller.tenant_id):
             source = await gathering.take(self.db, course_id, away=True)
             wish = Wish(
                 kind=FOREIGN_COPY,

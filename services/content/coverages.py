@@ -1,20 +1,21 @@
 """How much of a story a vocabulary covers."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 from kit.access import require
+from kit.auth import current
 from kit.db import Database
+from kit.turns import in_turn
 from services.content import levels, rules
 from services.content.covering import cover, occurrences
 from services.content.queries import stories, story_versions, vocabularies
 from services.content.rules import decimal_text
 from services.content.stories import ids
 from services.content.versioning import terms_of
-from services.content.weaves import WEAVER, seen_version
+from services.content.weaves import WEAVER, WEAVES, seen_version
 from storyloom.content.v1 import coverages_pb2
 from storyloom.content.v1.coverages_pb2 import Coverage, GetCoverageRequest
 
@@ -28,6 +29,10 @@ class CoverageService:
         self.db = db
 
     async def GetCoverage(self, request: GetCoverageRequest, context: Any) -> Coverage:
+        async with in_turn(WEAVES, current().tenant_id):
+            return await self._measure(request)
+
+    async def _measure(self, request: GetCoverageRequest) -> Coverage:
         async with self.db.read() as session:
             story = await stories.get_story(session, UUID(request.story_id))
             require("read", story, resource="story")
@@ -36,9 +41,8 @@ class CoverageService:
             words = await vocabularies.list_words(session, *pair, only=(), shown=())
         listed = _listed(words, request)
         # Off the event loop, where one story at a time is looked through.
-        loop = asyncio.get_running_loop()
         most = min(request.missing_words_size or MISSING_WORDS, MOST_MISSING_WORDS)
-        coverage = await loop.run_in_executor(WEAVER, _coverage, source.text, story.language, words, listed, most)
+        coverage = await WEAVER.do(_coverage, source.text, story.language, words, listed, most)
         coverage.story_id, coverage.version_id = str(story.id), str(source.id)
         return coverage
 

@@ -107,17 +107,25 @@ class Files:
             return (await session.execute(claim)).all()
 
     async def _settle(self, used: Sequence[str], unused: Sequence[str]) -> None:
-        gone = []
+        gone: list[str] = []
+        later = list(used)
         for key in unused:
             try:
                 await self.storage.remove(key)
-                gone.append(key)
+                (later if _may_be_sent_again(key) else gone).append(key)
             except StoryloomError:
                 log.exception("a file could not be removed; it is tried again")
         async with self._db.write(SYSTEM_TENANT) as session:
             await session.execute(delete(stored_files).where(stored_files.c.key.in_(gone)))
-            later = update(stored_files).where(stored_files.c.key.in_(used))
-            await session.execute(later.values(due_at=now() + LOOK_AGAIN_AFTER))
+            looked = update(stored_files).where(stored_files.c.key.in_(later))
+            await session.execute(looked.values(due_at=now() + LOOK_AGAIN_AFTER))
+
+
+def _may_be_sent_again(key: str) -> bool:
+    """Whether somebody may have a link to it yet: one that has been used, or is of an upload that was given up, works
+    until it ends. Names are UUIDv7, which begin with their time."""
+    _, kind, *_, name = key.split("/")
+    return kind != KIND and now().timestamp() - (UUID(name).int >> 80) / 1000 < LOOK_AGAIN_AFTER.total_seconds()
 
 
 async def apart(work: Coroutine[Any, Any, None]) -> None:

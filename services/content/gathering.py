@@ -1,8 +1,6 @@
 """Reads a course with everything in it, as its caller sees it."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -10,6 +8,7 @@ from uuid import UUID
 
 from kit.access import may, require
 from kit.db import Database, ReadSession
+from kit.turns import Worker
 from services.content import rules
 from services.content.enums import PART_OF_SPEECH
 from services.content.material import Files, Material, encode, excess, files, sha256, word_order
@@ -28,8 +27,8 @@ from storyloom.content.v1.package_files_pb2 import (
 )
 from storyloom.content.v1.vocabularies_pb2 import VocabularyForm
 
-# One at a time: a large course takes a processor for seconds.
-COPIER = ThreadPoolExecutor(1, thread_name_prefix="copy")
+# A large course takes a processor for seconds, several times; what is begun with it may wait for another.
+COPIER = Worker("copy", longest_wait=60)
 # More than anybody gives one thing; what is beyond stays behind.
 MOST_OF_ONE, MOST_TAGS = 50, 100
 Outcome = TypeVar("Outcome")
@@ -78,7 +77,7 @@ class Source:
 
 async def in_thread(work: Callable[..., Outcome], *values: Any) -> Outcome:
     """Does the work, which takes no transaction, off the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(COPIER, work, *values)
+    return await COPIER.do(work, *values)
 
 
 async def take(db: Database, course_id: UUID, *, away: bool = False) -> Source:

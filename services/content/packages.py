@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import IO, Any
@@ -33,6 +34,9 @@ from storyloom.content.v1.packages_pb2 import (
 )
 
 PIECE = 256 * 1024
+# Each is a file of hundreds of megabytes on the disk, as long as whoever sends or takes it needs; half of them are left
+# for other tenants.
+SPOOLS_AT_ONCE, SPOOL_WAIT_SECONDS = 8, 5.0
 ZIP = "application/zip"
 
 
@@ -41,12 +45,13 @@ class PackageService:
 
     def __init__(self, db: Database, files: Files, turns: Limiter) -> None:
         self.db, self.files, self.turns = db, files, turns
+        self.spools = Limiter(SPOOLS_AT_ONCE, SPOOL_WAIT_SECONDS, SPOOLS_AT_ONCE // 2)
 
     async def ExportPackage(
         self, request: ExportPackageRequest, context: Any
     ) -> AsyncIterator[ExportPackageResponse]:
         course_id = UUID(request.course_id)
-        with tempfile.TemporaryFile() as spool:
+        async with self._spool() as spool:
             async with self.turns.slot(current().tenant_id):
                 source = await gathering.take(self.db, course_id, away=True)
                 parts = await self._spooled(source, spool)
@@ -57,6 +62,12 @@ class PackageService:
                 yield ExportPackageResponse(file=HttpBody(content_type=ZIP, data=piece))
                 # Whoever reads slowly may have lost the permission meanwhile.
                 await renew()
+
+    @asynccontextmanager
+    async def _spool(self) -> AsyncIterator[IO[bytes]]:
+        async with self.spools.slot(current().tenant_id):
+            with tempfile.TemporaryFile() as file:
+                yield file
 
     async def _spooled(self, source: Source, spool: IO[bytes]) -> dict[str, Slice]:
         """The files of recordings, which are wanted twice: for their checksums, and then for themselves."""
@@ -74,7 +85,7 @@ class PackageService:
         self, requests: AsyncIterator[ImportPackageRequest], context: Any
     ) -> ImportPackageResponse:
         require_any("create", Course)
-        with tempfile.TemporaryFile() as file:
+        async with self._spool() as file:
             dry_run = await _receive(requests, file)
             await renew()
             async with self.turns.slot(current().tenant_id):

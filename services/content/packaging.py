@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from kit.errors import InvalidArgument
 from kit.validation import validator
-from services.content.material import MOST, Faulty, Files, Material, check, encode, files, sha256
+from services.content.material import MOST, Faulty, Files, Material, check, encode, excess, files, sha256
 from services.content.slices import Slice
 from storyloom.content.v1.package_files_pb2 import (
     PackageBlob,
@@ -29,6 +29,9 @@ BLOB = re.compile(r"blobs/[0-9a-f]{64}")
 MOST_BYTES = MOST["bytes of sound"] + (64 << 20)
 LONGEST_TEXT, MOST_TEXT = 16 << 20, 48 << 20
 MOST_ENTRIES = 2001
+# More than the longest text of an export has. In memory an empty one is a hundred times as long as its three bytes.
+MOST_VALUES = 1_500_000
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 LINK, KIND = 0o120000, 0o170000
 # What entries say of themselves: stored, on 1 January 1980, a plain file of a system with modes; needs version 2.0.
 METHOD, TIME, DATE, MODE, MADE_BY, NEEDED = 0, 0, (1 << 5) | 1, 0o100644 << 16, (3 << 8) | 20, 20
@@ -176,7 +179,11 @@ def _unpack(entries: dict[str, Slice]) -> Unpacked:
     stories = {name for of_lesson in names for name in of_lesson}
     if sum(blobs[name].size for name in stories & blobs.keys()) > MOST_TEXT:
         raise Faulty("the course", f"has stories of more than {MOST_TEXT >> 20} MiB")
-    known = {name: _blob(PackageStory, blobs, name, "a story") for name in stories}
+    known: dict[str, PackageStory] = {}
+    for name in stories:
+        known[name] = _blob(PackageStory, blobs, name, "a story")
+        if too_much := excess({"woven words": sum(len(story.annotations) for story in known.values())}):
+            raise Faulty("the course", too_much)
     recordings = [one for story in known.values() for one in story.recordings]
     recordings += [one for word in vocabulary.words for one in word.recordings]
     sounds = {one.file: _known(blobs, one.file, "a recording") for one in recordings}
@@ -226,6 +233,9 @@ def _blob(kind: type[Kind], blobs: Mapping[str, Slice], name: str, what: str) ->
 
 def _decode(kind: type[Kind], where: str, data: bytes) -> Kind:
     """The message that the file spells, in the one way in which it may."""
+    bare = STRING.sub(b"", data)
+    if sum(map(bare.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise Faulty(where, f"has more than {MOST_VALUES:,} values")
     message = kind()
     try:
         Parse(data.decode(), message)

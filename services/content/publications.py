@@ -14,7 +14,7 @@ from services.content.enums import PUBLICATION_OUTCOME
 from services.content.models import Story
 from services.content.publishing import LessonPart, Plan, StoryPart
 from services.content.queries import publications, story_versions
-from services.content.story_versions import changes_to_proto, compared
+from services.content.story_versions import COMPARER, changes_to_proto
 from services.content.versioning import as_notes
 from storyloom.content.v1 import publications_pb2
 
@@ -67,7 +67,7 @@ class PublicationService:
         async with self.db.read() as session:
             found = await story_versions.list_compared(session, part.story.id, versions)
         base = found[part.replaced] if part.replaced is not None else None
-        return await compared(_count_changes, base, found[part.version.id], part.story.language)
+        return await COMPARER.do(_count_changes, base, found[part.version.id], part.story.language)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from services.content.queries import (
     story_versions,
     vocabularies,
 )
-from services.content.story_versions import fill_version, make_version, supersede
+from services.content.story_versions import PARSER, fill_version, make_version, supersede
 from services.content.versioning import Draft
 from storyloom.content.v1 import stories_pb2
 from storyloom.content.v1.stories_pb2 import Story as StoryMessage
@@ -57,7 +57,7 @@ class StoryService:
         async with self.db.read() as session:
             story = _new_story(request.story, await courses.get_settings(session))
         require("create", story)
-        draft = await asyncio.to_thread(versioning.plain, story.title, request.story.text, story.language)
+        draft = await PARSER.do(versioning.plain, story.title, request.story.text, story.language)
         version = make_version(story.id, 1, story.author_id, draft)
         story.current_version_id = version.id
         async with self.db.write() as session:
@@ -122,7 +122,7 @@ class StoryService:
             row = await stories.get_story(session, UUID(story_id))
         require("update", row, resource="story")
         rules.check_open("story", row.status)
-        return await asyncio.to_thread(versioning.plain, wanted.get("title", row.title), text, row.language)
+        return await PARSER.do(versioning.plain, wanted.get("title", row.title), text, row.language)
 
     async def DeleteStory(self, request: stories_pb2.DeleteStoryRequest, context: Any) -> StoryMessage:
         async with self.db.write() as session:

@@ -1,9 +1,7 @@
 """Versions of stories."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 from kit import audit
@@ -13,6 +11,7 @@ from kit.db import Database, ReadSession, WriteSession
 from kit.errors import NotFound
 from kit.models import check_etag
 from kit.pagination import Page
+from kit.turns import Worker
 from services.content import diffing, rules, versioning
 from services.content.announcements import supersede_version
 from services.content.enums import CHUNK_KIND, PART_OF_SPEECH, SEGMENT_KIND
@@ -25,9 +24,8 @@ from storyloom.content.v1 import story_versions_pb2
 from storyloom.content.v1.story_versions_pb2 import StoryVersion as VersionMessage
 from storyloom.content.v1.story_versions_pb2 import View
 
-# One at a time, like weaves: comparing long texts takes a processor for a while, and goes on when its caller is gone.
-COMPARER = ThreadPoolExecutor(1, thread_name_prefix="compare")
-Found = TypeVar("Found")
+# Long texts take a processor for a while.
+COMPARER, PARSER = Worker("compare"), Worker("parse")
 
 
 class StoryVersionService:
@@ -78,7 +76,7 @@ class StoryVersionService:
             _check_seen(story, base_id)
             found = await story_versions.list_compared(session, story.id, {base_id, row.id})
             shares = [await story_versions.list_shares(session, one) for one in (base_id, row.id)]
-        return await compared(diff_to_proto, found[base_id], found[row.id], story.language, shares)
+        return await COMPARER.do(diff_to_proto, found[base_id], found[row.id], story.language, shares)
 
     async def RestoreStoryVersion(
         self, request: story_versions_pb2.RestoreStoryVersionRequest, context: Any
@@ -90,7 +88,7 @@ class StoryVersionService:
             old = await story_versions.get_source(session, row.id, UUID(request.version_id))
             shares = await story_versions.list_shares(session, old.id)
         # What a version says never changes, so that this need not wait for the story to be locked.
-        draft = await asyncio.to_thread(versioning.remade, old.title, row.language, old, shares)
+        draft = await PARSER.do(versioning.remade, old.title, row.language, old, shares)
         async with self.db.write() as session:
             story = await stories.lock_story(session, row.id)
             require("update", story)
@@ -138,11 +136,6 @@ async def supersede(
     new = {"current_version_id": version.id, "number": version.number, "content_hash": version.content_hash}
     more = {"chem_ratio": rules.decimal_text(draft.chem_ratio), "seed": draft.seed}
     audit.write(session, action, "story", story.id, old=old, new=new | more)
-
-
-async def compared(work: Callable[..., Found], *given: Any) -> Found:
-    """What the work makes of two versions, off the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(COMPARER, work, *given)
 
 
 def version_to_proto(content: bytes, approval_id: UUID | None) -> VersionMessage:

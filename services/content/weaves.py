@@ -1,20 +1,19 @@
 """Words woven into stories."""
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from kit.access import may, require
 from kit.auth import current
 from kit.db import Database, ReadSession
 from kit.errors import Aborted, StoryloomError
+from kit.limiter import Limiter
 from kit.models import check_etag, now
+from kit.turns import LONGEST_WAIT_SECONDS, Worker, in_turn
 from services.content import personalising, rules, versioning
 from services.content.enums import PART_OF_SPEECH, WORD_STATUS
 from services.content.matching import Found, find
@@ -34,9 +33,10 @@ from storyloom.learning.v1.vocabulary_progress_pb2 import (
     VocabularyStatus,
 )
 
-# One at a time: a weave takes a processor for a while, and one that its caller gives up goes on to its end.
-WEAVER = ThreadPoolExecutor(1, thread_name_prefix="weave")
-RENDERER = ThreadPoolExecutor(1, thread_name_prefix="render")
+# A weave takes a processor for a while. Readers do not wait for those who weave long stories.
+WEAVER, RENDERER = Worker("weave"), Worker("render")
+# Whoever waits has no vocabulary in memory yet.
+WEAVES, RENDERS = Limiter(2, LONGEST_WAIT_SECONDS), Limiter(2, LONGEST_WAIT_SECONDS)
 # How long a reader waits for what learning knows, and of how many words it is asked at most.
 PROGRESS_SECONDS = 0.3
 MOST_WORDS = 1000
@@ -45,7 +45,6 @@ STATUSES: Mapping[int, Status] = {
     VocabularyStatus.VOCABULARY_STATUS_REVIEWING: "reviewing",
     VocabularyStatus.VOCABULARY_STATUS_MASTERED: "mastered",
 }
-Made = TypeVar("Made")
 
 
 class WeaveService:
@@ -55,6 +54,14 @@ class WeaveService:
         self.db, self.progress = db, progress
 
     async def WeaveStory(self, request: weaves_pb2.WeaveStoryRequest, context: Any) -> StoryMessage:
+        async with in_turn(WEAVES, current().tenant_id):
+            return await self._weave(request)
+
+    async def RenderStory(self, request: weaves_pb2.RenderStoryRequest, context: Any) -> RenderedStory:
+        async with in_turn(RENDERS, current().tenant_id):
+            return await self._render(request)
+
+    async def _weave(self, request: weaves_pb2.WeaveStoryRequest) -> StoryMessage:
         async with self.db.read() as session:
             row = await stories.get_story(session, UUID(request.id))
             require("weave", row, resource="story")
@@ -63,8 +70,7 @@ class WeaveService:
             wish = _wish(request, source)
             words = await _words(session, row, request, wish)
         # Outside of any transaction and off the event loop: a long story takes a while.
-        make = partial(_weave, source, row.language, words, wish, current().subject)
-        version, draft = await asyncio.get_running_loop().run_in_executor(WEAVER, make)
+        version, draft = await WEAVER.do(_weave, source, row.language, words, wish, current().subject)
         async with self.db.write() as session:
             story = await stories.lock_story(session, row.id)
             require("weave", story)
@@ -75,7 +81,7 @@ class WeaveService:
             await supersede(session, "weave", story, source, version, draft)
             return await answer(session, story, full=True)
 
-    async def RenderStory(self, request: weaves_pb2.RenderStoryRequest, context: Any) -> RenderedStory:
+    async def _render(self, request: weaves_pb2.RenderStoryRequest) -> RenderedStory:
         async with self.db.read() as session:
             story = await stories.get_story(session, UUID(request.id))
             require("read", story, resource="story")
@@ -92,14 +98,14 @@ class WeaveService:
         frame = Frame(source, story.language, words, shares)
         rendered.fallback_reason = await self._personal(rendered, frame)
         if rendered.fallback_reason:
-            await _off_the_loop(_fill, rendered, source.text, as_notes(source.annotations), shares, {})
+            await RENDERER.do(_fill, rendered, source.text, as_notes(source.annotations), shares, {})
         return rendered
 
     async def _personal(self, rendered: RenderedStory, frame: "Frame") -> Any:
         """Fills the answer with what is for the caller, or tells why it cannot."""
         if not frame.shares:
             return FallbackReason.FALLBACK_REASON_NOT_WOVEN
-        found = await _off_the_loop(frame.find)
+        found = await RENDERER.do(frame.find)
         known = personalising.most_frequent(found.matches, frame.pins, MOST_WORDS)
         if not known:
             return FallbackReason.FALLBACK_REASON_NO_WORDS
@@ -108,7 +114,7 @@ class WeaveService:
             told = await self.progress.BatchGetVocabularyProgress(request, timeout=PROGRESS_SECONDS)
         except StoryloomError:
             return FallbackReason.FALLBACK_REASON_PROGRESS_UNAVAILABLE
-        await _off_the_loop(_fill_personal, rendered, frame, found, states_of(told, now()))
+        await RENDERER.do(_fill_personal, rendered, frame, found, states_of(told, now()))
         return FallbackReason.FALLBACK_REASON_UNSPECIFIED
 
 
@@ -143,11 +149,6 @@ class Frame:
             pins=self.pins,
             bans=self.bans,
         )
-
-
-async def _off_the_loop(work: Callable[..., Made], *arguments: Any) -> Made:
-    """Readers do not wait for those who weave long stories."""
-    return await asyncio.get_running_loop().run_in_executor(RENDERER, work, *arguments)
 
 
 def seen_version(story: Any) -> UUID:

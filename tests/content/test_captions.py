@@ -46,6 +46,7 @@ class TestRead:
             ("1\n00:00:00,000 --> 00:00:01,000\nA\n00:00:01,000 --> 00:00:02,000\nB", "line 2: no blank line"),
             ("WEBVTT\n\nid\nanother\n00:00.000 --> 00:01.000\na", "line 4"),
             ("WEBVTT\n\n00:00.000 --> 00:61.000\na", "line 3"),
+            (f"WEBVTT\n\n00:00.000 --> {'9' * 5000}:00:01.000\na", "line 3"),
             ("WEBVTT\n\n00:01.000 --> 00:01.000\na", "ends before it begins"),
             ("WEBVTT\n\n00:01.000 --> 00:02.000\na\n\n00:00.000 --> 00:02.000\nb", "begins before the one above"),
             ("WEBVTT\n\n00:01.000 --> 00:02.000\na\n\n00:01.000 --> 00:02.000\nb", "begins with the one above"),
@@ -54,6 +55,10 @@ class TestRead:
     def test_names_the_line_that_is_wrong(self, text: str, why: str) -> None:
         with pytest.raises(CaptionError, match=why):
             captions.read(text)
+
+    def test_leaves_out_numbers_that_name_no_character(self) -> None:
+        text = f"WEBVTT\n\n00:00.000 --> 00:02.000\na&#{'9' * 5000};&#98;"
+        assert captions.read(text) == [Cue(0, 2000, "ab")]
 
     def test_cuts_cues_that_overlap(self) -> None:
         text = "WEBVTT\n\n00:00.000 --> 00:02.000\na\n\n00:01.900 --> 00:03.000\nb"

@@ -235,6 +235,12 @@ class TestHostileFiles:
         more = replace(files, blobs=blobs)
         assert fault(b"".join(packaging.pieces(more, {}))).endswith("is used by nothing")
 
+    def test_are_stories_of_more_woven_words_than_a_course_may_have(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Told before all of them are read: each of the stories may have as many as a course."""
+        monkeypatch.setitem(material.MOST, "woven words", 1)  # type: ignore[arg-type]  # the mapping is a dict
+        monkeypatch.setattr(packaging, "check", None)
+        assert fault(packed(good())) == "the course has more than 1 woven words"
+
     @pytest.mark.parametrize(
         ("change", "wrong"),
         [
@@ -252,6 +258,7 @@ class TestHostileFiles:
             (b"[" * 100_000, "nested"),
             (b'{"blobs":' * 50_000, "nested"),
             (b"9" * 10_000, "is not JSON of this kind"),
+            (b'{"blobs":[' + b"{}," * 800_000 + b"{}]}", "has more than 1,500,000 values"),
         ],
     )
     def test_of_the_manifest_say_what_it_must_not(self, change: Any, wrong: str) -> None:

@@ -1,6 +1,7 @@
 """A story as one reader reads it: what learning knows decides, and without learning the version itself is read."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from kit.ids import new_id
+from services.content.weaves import RENDERER
 from storyloom.content.v1 import stories_pb2, vocabularies_pb2, weaves_pb2
 from storyloom.content.v1.story_versions_pb2 import ChunkKind
 from storyloom.content.v1.weaves_pb2 import FallbackReason, RenderedStory, WordStatus
@@ -74,6 +76,18 @@ async def review(reader: Author, vocabulary_id: str, days_ago: int, rating: str 
         await reviews.CreateVocabularyReview(
             vocabulary_reviews_pb2.CreateVocabularyReviewRequest(vocabulary_review=one)
         )
+
+
+async def test_keeps_no_other_tenant_waiting(school: School, teacher: Author, story: stories_pb2.Story) -> None:
+    gate, outsider = threading.Event(), Author(school.outsider)
+    long = asyncio.create_task(RENDERER.do(gate.wait, 30))
+    readers = [asyncio.create_task(render(teacher, story.id)) for _ in range(12)]
+    await asyncio.sleep(1)
+    try:
+        await outsider.stories.ListStories(stories_pb2.ListStoriesRequest())
+    finally:
+        gate.set()
+        await asyncio.gather(long, *readers, return_exceptions=True)
 
 
 def woven(answer: RenderedStory) -> list[str]:

@@ -126,6 +126,34 @@ class TestLimiter:
             pass
 
 
+    async def test_leaves_slots_to_others_where_no_tenant_may_have_all(self) -> None:
+        limiter = Limiter(4, 0.05, 2)
+        async with limiter.slot("a"), limiter.slot("a"):
+            with pytest.raises(ResourceExhausted):
+                async with limiter.slot("a"):
+                    pass
+            async with limiter.slot("b"), limiter.slot("b"):
+                pass
+        async with limiter.slot("a"), limiter.slot("a"):
+            pass
+
+    async def test_a_slot_given_back_goes_past_those_who_have_as_many_as_they_may(self) -> None:
+        limiter, served = Limiter(2, 1, 1), []
+
+        async def wait(tenant: str) -> None:
+            async with limiter.slot(tenant):
+                served.append(tenant)
+
+        async with limiter.slot("a"):
+            async with limiter.slot("b"):
+                tasks = [asyncio.create_task(wait(tenant)) for tenant in ("a", "c")]
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            assert served == ["c"]
+        await asyncio.gather(*tasks)
+        assert served == ["c", "a"]
+
+
 class TestLentSlot:
     async def test_serves_others_meanwhile(self) -> None:
         limiter = Limiter(1, 0.2)
