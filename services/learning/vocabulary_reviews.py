@@ -62,7 +62,9 @@ class VocabularyReviewService:
                 audit.write(session, "create", "vocabulary_review", row.id, new={"user_id": user_id} | values)
             words = appended.words or await list_own(session, user_id, [row.vocabulary_id])
         message = review_to_proto(row)
-        message.vocabulary_progress.CopyFrom(vocabulary_progress_to_proto(words[0]))
+        # None where a policy keeps learners from their own progress and the review was there already.
+        for word in words:
+            message.vocabulary_progress.CopyFrom(vocabulary_progress_to_proto(word))
         return message
 
     async def BatchCreateVocabularyReviews(

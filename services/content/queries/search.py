@@ -31,6 +31,8 @@ from services.content.highlighting import tiers
 from services.content.models import Course, Lesson, SearchDocument, Story, StoryVersion, Vocabulary
 
 MOST_WORDS = 12
+# Characters of a query that are compared with titles: each more costs as much as the one before, for every title.
+LONGEST_MISSPELLED = 60
 # Up to so many candidates are looked at one by one. Of more, those the caller may see are so frequent that going
 # through all rows, newest first, soon fills a page.
 CANDIDATES = 1000
@@ -84,9 +86,9 @@ class Wanted:
 
 
 async def get_words(session: ReadSession, query: str) -> tuple[Sequence[str], Sequence[str], str]:
-    """The query's words as documents have them, without accents and with them, and all of it without."""
+    """The query's words as documents have them, without accents and with them, and the beginning of it without."""
     row = await session.fetchrow(WORDS, query)
-    return row.folded[:MOST_WORDS], row.lowered[:MOST_WORDS], row.key
+    return row.folded[:MOST_WORDS], row.lowered[:MOST_WORDS], row.key[:LONGEST_MISSPELLED]
 
 
 async def search(session: ReadSession, wanted: Wanted, size: int, after: Sequence[Any] | None) -> list[Hit]:
