@@ -23,7 +23,8 @@ async def registrar(shared):
     """Somebody who administers users and may do little else."""
     actions = ("read", "update", "delete", "undelete", "deactivate", "reactivate")
     permissions = [roles_pb2.Permission(resource="user", action=action) for action in actions]
-    permissions.append(roles_pb2.Permission(resource="vocabulary", action="manage"))
+    # What students hold.
+    permissions += [roles_pb2.Permission(resource=one, action="manage") for one in ("vocabulary", "tag")]
     role = roles_pb2.Role(slug="registrar", name="Registrar", permissions=permissions)
     await shared.admin.stub(RoleServiceStub, "identity").CreateRole(roles_pb2.CreateRoleRequest(role=role))
     return await shared.person("registrar")

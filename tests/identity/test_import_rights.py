@@ -48,7 +48,7 @@ class TestRights:
         assert [one.problems[0][2].split()[2] for one in told[:3]] == ["user:create", "user:update", "user:set_roles"]
 
     async def test_that_one_has_not_are_not_given_away(self, own):
-        rights = ("user:import", "user:create", "user:set_roles", "vocabulary:read", "vocabulary:list")
+        rights = ("user:import", "user:create", "user:set_roles", "vocabulary:manage", "tag:manage")
         somebody = await importer(own, "clerk", *rights)
         done = await in_dry_run_too(somebody, people(person("a", roles="student"), person("b", roles="admin")))
         assert done.words == ["created", "invalid"]

@@ -137,7 +137,7 @@ class TestCreateInvitation:
             await invite(shared.admin, active.id, kind=RESET)
 
     async def test_nobody_gets_into_the_account_of_who_may_do_more(self, own):
-        held = {"invitation": "manage", "vocabulary": "manage", "user": "manage"}
+        held = dict.fromkeys(("invitation", "vocabulary", "tag", "user"), "manage")
         permissions = [roles_pb2.Permission(resource=resource, action=action) for resource, action in held.items()]
         role = roles_pb2.Role(slug="host", name="Host", permissions=permissions)
         await own.admin.stub(RoleServiceStub, "identity").CreateRole(roles_pb2.CreateRoleRequest(role=role))

@@ -178,7 +178,7 @@ class TestCreateUser:
         await shared.user("student", email="lost@example.org")
 
     async def test_nobody_hands_out_more_than_they_have(self, shared):
-        await define_role(shared, "recruiter", "user:create", "user:set_roles", "vocabulary:manage")
+        await define_role(shared, "recruiter", "user:create", "user:set_roles", "vocabulary:manage", "tag:manage")
         recruiter = await shared.person("recruiter")
         users = users_of(recruiter)
         student = users_pb2.User(email="by-recruiter@example.org", display_name="Student", roles=["student"])
