@@ -56,6 +56,7 @@ bench: gen ## measure the running stack
 	@$(RUN) -m benchmarks
 	@$(RUN) -m benchmarks.lists
 	@$(RUN) -m benchmarks.searches
+	@$(RUN) -m benchmarks.reviews
 
 proof: gen ## run all tests with many more random cases
 	@HYPOTHESIS_PROFILE=proof $(PYTEST) --timeout=3600

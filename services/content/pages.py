@@ -6,7 +6,6 @@ from typing import Any
 from kit.access import may
 from kit.db import ReadSession
 from services.content.queries import stories
-from services.content.queries.stories import STATE
 from storyloom.content.v1.stories_pb2 import ListStoriesResponse, Story
 
 # Of less than a kilobyte each.
@@ -29,7 +28,7 @@ class Pages:
 
     async def fill(self, session: ReadSession, rows: Iterable[Any]) -> ListStoriesResponse:
         """The page of these rows of `list_stories`."""
-        states = [row[:STATE] for row in rows]
+        states = list(map(_state, rows))
         try:
             parts = [self._known[state] for state in states]
         except KeyError:
@@ -48,8 +47,7 @@ class Pages:
         found: dict[Any, bytes] = {}
         asked = {state[0]: state for state in missing}
         for row in await stories.list_by_ids(session, list(asked)):
-            shows_current = row.published_version_id == row.current_version_id or may("update", row, resource="story")
-            state = (row.id, row.story_xmin, row.current_xmin, row.published_xmin, shows_current)
+            state = _state(row)
             if state == asked[row.id] or may("list", row, resource="story"):
                 found[asked[row.id]] = part = _part(self._to_proto(row).SerializeToString())
                 self._keep(state, part)
@@ -60,6 +58,12 @@ class Pages:
             # The one kept first; most have changed since, or are on no page that is read often.
             del self._known[next(iter(self._known))]
         self._known[state] = part
+
+
+def _state(row: Any) -> tuple[Any, ...]:
+    """What the story looks like changes only with this."""
+    shows_current = row.published_version_id == row.current_version_id or may("update", row, resource="story")
+    return (row.id, row.story_xmin, row.current_xmin, row.published_xmin, shows_current)
 
 
 def _part(message: bytes) -> bytes:

@@ -108,11 +108,15 @@ async def silent_learning(school: School) -> AsyncIterator[None]:
     """In place of learning, somebody who takes calls and never answers."""
     host, _, port = school.stack.environments["learning"]["LISTEN_ADDRESS"].rpartition(":")
     await school.stack.stop_service("learning")
-    server = await asyncio.start_server(lambda *_: asyncio.sleep(30), host, int(port))
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: taken.append(writer), host, int(port))
     try:
         yield
     finally:
         server.close()
+        for writer in taken:
+            # Or the others would go on talking to it, for as long as their keepalive waits, instead of to learning.
+            writer.transport.abort()
         await school.stack.start_service("learning")
 
 

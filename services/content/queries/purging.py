@@ -32,6 +32,7 @@ from services.content.models import (
 # line here, before those of the tables that its rows belong to.
 PARTS: tuple[tuple[Any, Any], ...] = (
     (ChunkTimestamp.audio_id, Audio),
+    (ChunkTimestamp.version_id, StoryVersion),
     (AudioUpload.audio_id, Audio),
     (StoryChunk.version_id, StoryVersion),
     (ClozeConfig.version_id, StoryVersion),
