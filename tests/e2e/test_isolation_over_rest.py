@@ -25,7 +25,9 @@ from tests.stack import PASSWORD, Person, Stack
 
 ATTEMPTS = 8_000 if PROOF else 160
 CODES = {code.value[0]: code for code in grpc.StatusCode}
-MAPPED = [rpc for rpc in REACHED if api.http(rpc)]
+# To those who may watch, it goes on for ever, and JSON clients have no first message to stop at; gRPC tries it often.
+ENDLESS = {"WatchAuditLogs"}
+MAPPED = [rpc for rpc in REACHED if api.http(rpc) and rpc.name not in ENDLESS]
 # They tell of the call, differently each time.
 CALLS_OWN = {"date", "x-request-id", "x-trace-id", "content-length"}
 
