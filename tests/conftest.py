@@ -18,8 +18,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "platform" in getattr(item, "fixturenames", ()):
+        used = {"platform", "stack"}.intersection(getattr(item, "fixturenames", ()))
+        if used:
             item.add_marker(pytest.mark.slow)
+        if "platform" in used:
             item.add_marker(pytest.mark.xdist_group("platform"))
 
 
