@@ -98,14 +98,14 @@ class TestExportPackage:
 
 class TestImportPackage:
     async def test_and_export_again_give_the_same_bytes(
-        self, admin: Author, teacher: Author, outside_admin: Author
+        self, admin: Author, teacher: Author, founded: Author
     ) -> None:
         course = await full_course(teacher)
         data = await export(admin, course.id)
-        made = await bring(outside_admin, data)
+        made = await bring(founded, data)
         assert (made.units, made.lessons, made.stories) == (2, 3, 3)
-        assert await export(outside_admin, made.course_id) == data
-        assert await told(outside_admin, made.course_id) == await told(teacher, course.id)
+        assert await export(founded, made.course_id) == data
+        assert await told(founded, made.course_id) == await told(teacher, course.id)
 
     async def test_has_recordings_of_stories_and_words(
         self, admin: Author, teacher: Author, founded: Author

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from gateway.settings import Settings
 from tests.content.conftest import Author
 from tests.content.copies import full_course
 from tests.content.recording import WAV, Narrator, sha256, silence, tone
-from tests.stack import School, Stack, free_port
+from tests.stack import School, Stack, found_school, free_port
 
 ENVOY = Path(sys.executable).parent / "envoy"
 # More than the gateway takes of anything but files, and than one message of gRPC may have.
@@ -153,7 +154,9 @@ class TestPackages:
         headers = {"authorization": f"Bearer {school.admin.token}"}
         exported = await web.post(f"/v1/courses/{course.id}:export", headers=headers, json={})
         assert exported.headers["content-type"] == "application/zip"
-        theirs = {"authorization": f"Bearer {school.outsider_admin.token}", "content-type": "application/zip"}
+        # Where no other test has made words of the same terms.
+        other = await found_school(school.stack, f"files{token_hex(4)}", f"guests{token_hex(4)}")
+        theirs = {"authorization": f"Bearer {other.admin.token}", "content-type": "application/zip"}
         tried = await web.post("/v1/packages", params={"dryRun": "true"}, headers=theirs, content=exported.content)
         assert (tried.status_code, tried.json()["courseId"], tried.json()["stories"]) == (200, "", 3)
         made = (await web.post("/v1/packages", headers=theirs, content=exported.content)).json()
