@@ -76,8 +76,8 @@ class JobError(Exception):
 
 
 class Runner:
-    """Runs one job. Each batch is a transaction of one tenant in which the job's standing moves on with it: however it
-    ends, it goes on behind the last batch that was committed."""
+    """Runs one job, for the platform's own tenant first. Each batch is a transaction of one tenant in which the job's
+    standing moves on with it: however it ends, it goes on behind the last batch that was committed."""
 
     def __init__(
         self, db: Database, job: Job, *, batch_size: int = 0, delay: float = 0.0, tell: Callable[[Standing], None]
@@ -132,7 +132,7 @@ class Runner:
         while not self._told_to_pause.is_set():
             async with self._db.read(tenant_id) as session:
                 await session.driver.execute(UNHURRIED)
-                total += await self._job.count(session) if tenant_id != NIL else 0
+                total += await self._job.count(session)
                 following = await self._next_tenant(session, tenant_id)
             if following is None:
                 break
@@ -160,10 +160,9 @@ class Runner:
         async with self._db.write(standing.tenant_id) as session:
             if (found := await self._locked(session, standing)).state != "running":
                 return found
-            if standing.tenant_id != NIL:
-                count, last = await self._job.batch(session, standing.position, self._batch_size)
-                if last is not None:
-                    return await self._written(session, MOVE, standing.tenant_id, last, count)
+            count, last = await self._job.batch(session, standing.position, self._batch_size)
+            if last is not None:
+                return await self._written(session, MOVE, standing.tenant_id, last, count)
             if (tenant_id := await self._next_tenant(session, standing.tenant_id)) is None:
                 return await self._written(session, FINISH, NIL)
             return await self._written(session, MOVE, tenant_id, NIL, 0)
