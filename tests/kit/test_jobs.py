@@ -26,7 +26,8 @@ COUNT = "SELECT count(*) FROM content.vocabularies WHERE tenant_id = $1 AND leve
 
 @dataclass
 class Visits:
-    """A job that writes down which rows it was given. `failures` are raised by the batches of these numbers."""
+    """A job that writes down which rows it was given. `failures` are raised by the batches with rows of these
+    numbers."""
 
     name: str = field(default_factory=lambda: f"visits_{next(NUMBERS)}")
     rows: list[tuple[UUID, UUID]] = field(default_factory=list)
@@ -42,14 +43,16 @@ class Visits:
         return int(await session.driver.fetchval(COUNT, session.tenant_id))
 
     async def batch(self, session: WriteSession, after: UUID, most: int) -> tuple[int, UUID | None]:
+        rows = [row["id"] for row in await session.driver.fetch(ROWS, session.tenant_id, after, most)]
+        if not rows:
+            return 0, None
         self.batches += 1
         if self.before is not None:
             await self.before()
-        rows = [row["id"] for row in await session.driver.fetch(ROWS, session.tenant_id, after, most)]
         if (failure := self.failures.pop(self.batches, None)) is not None:
             raise failure
         self.rows += [(session.tenant_id, row) for row in rows]
-        return len(rows), rows[-1] if rows else None
+        return len(rows), rows[-1]
 
 
 def runner(db: Database, visits: Visits, **more: Any) -> Runner:
