@@ -12,9 +12,11 @@ from kit.auth import current
 from kit.db import Database, WriteSession
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.assessment import queries, rules
+from services.assessment import rules
+from services.assessment.bodies import MULTIPLE_CHOICE, feedback
+from services.assessment.queries import attempts as queries
 from services.assessment.questions import type_to_proto
-from services.assessment.rules import EXPIRED, MULTIPLE_CHOICE, OPEN, Item, Taking
+from services.assessment.rules import EXPIRED, OPEN, Item, Taking
 from storyloom.assessment.v1 import attempts_pb2
 from storyloom.assessment.v1.attempts_pb2 import (
     Attempt,
@@ -230,7 +232,7 @@ def _item_to_proto(item: Item, entry: Mapping[str, Any], *, told: bool) -> ItemR
         score=entry["score"],
         max_score=entry["max_score"],
         correct=entry["correct"],
-        feedback=rules.feedback(item.body, item.answer, explained=told),
+        feedback=feedback(item.body, item.answer, explained=told),
         awards=[_award_to_proto(item, *award) for award in entry["awards"] if told or award[1] != rules.MISSED],
     )
 

@@ -12,7 +12,10 @@ from kit.db import Database
 from kit.ids import new_id
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.assessment import models, queries, rules
+from services.assessment import models
+from services.assessment.bodies import check_body
+from services.assessment.queries import questions as queries
+from services.assessment.rules import wrong_state
 from storyloom.assessment.v1 import questions_pb2
 from storyloom.assessment.v1.questions_pb2 import (
     Blank,
@@ -41,7 +44,7 @@ class QuestionService:
         body = _body(request.question, WRITABLE) | {"type": _stored_type(request.question.type)}
         question = models.Question(type=body["type"], prompt=body["prompt"], author_id=current().subject)
         require("create", question)
-        rules.check_body(body)
+        check_body(body)
         async with self.db.write() as session:
             session.add(question)
             audit.record(session, Action.CREATE, question)
@@ -72,7 +75,7 @@ class QuestionService:
             check_etag(question, request.question.etag)
             before = await queries.get_body(session, question)
             body = before | _body(request.question, names)
-            rules.check_body(body, known={choice["id"] for choice in before["choices"]})
+            check_body(body, known={choice["id"] for choice in before["choices"]})
             question.prompt, question.version = body["prompt"], question.version + 1
             audit.record(session, Action.UPDATE, question)
             session.add(_version(question, body))
@@ -84,7 +87,7 @@ class QuestionService:
             require("delete", question)
             check_etag(question, request.etag)
             if await queries.is_in_use(session, question.id):
-                raise rules.wrong_state("A quiz has the question; archive the quiz or take it out first.", "in_use")
+                raise wrong_state("A quiz has the question; archive the quiz or take it out first.", "in_use")
             question.deleted_at = now()
             audit.record(session, Action.DELETE, question)
             body = await queries.get_body(session, question)
@@ -96,7 +99,7 @@ class QuestionService:
             require("undelete", question)
             check_etag(question, request.etag)
             if question.deleted_at is None:
-                raise rules.wrong_state("The question is not deleted.", "not_deleted")
+                raise wrong_state("The question is not deleted.", "not_deleted")
             question.deleted_at = None
             audit.record(session, Action.UNDELETE, question)
             body = await queries.get_body(session, question)

@@ -14,7 +14,8 @@ from kit.db import Database, ReadSession
 from kit.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from kit.models import check_etag, now
 from kit.pagination import Page
-from services.assessment import models, queries, rules
+from services.assessment import models, rules
+from services.assessment.queries import quizzes as queries
 from storyloom.assessment.v1 import quizzes_pb2
 from storyloom.assessment.v1.quizzes_pb2 import (
     ArchiveQuizRequest,

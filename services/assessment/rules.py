@@ -1,7 +1,6 @@
-"""What a question may be, who may take a quiz when, and what answers are worth: decisions without a database."""
+"""Who may take a quiz when, and what an attempt is worth: decisions without a database."""
 
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,20 +12,14 @@ from uuid import UUID
 from kit.errors import FailedPrecondition, InvalidArgument
 from kit.ids import new_id
 from services.assessment import grading
+from services.assessment.bodies import Body, Violation, given_to_grade, misfits, to_grade
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
-# A question as it is stored: `type`, `prompt`, `choices` (each with `id`, `text`, `correct`, `feedback`), `multiple`,
-# `blanks` (each a list of accepted texts), `case_sensitive`, `ignore_accents`, `explanation`.
-Body = Mapping[str, Any]
-Violation = tuple[str, str]
 Thing = TypeVar("Thing")
 
-MULTIPLE_CHOICE, FILL_BLANK = "multiple_choice", "fill_blank"
 OPEN, GRADED, EXPIRED = "open", "graded", "expired"
 DRAFT, PUBLISHED, ARCHIVED = "draft", "published", "archived"
 MOVES = {"publish": (DRAFT, PUBLISHED), "archive": (PUBLISHED, ARCHIVED)}
-BLANK = re.compile("_{3,}")
-FEWEST_CHOICES = 2
 MISSED = grading.Reason.MISSED_CHOICE.value
 RIGHT = frozenset({grading.Reason.RIGHT_CHOICE, grading.Reason.ACCEPTED})
 
@@ -116,52 +109,6 @@ def plain(value: Decimal) -> str:
     """The shortest text of a decimal, without exponent: `2.5`, `100`, `0`."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-# Questions
-
-
-def check_body(body: Body, known: Collection[str] = ()) -> None:
-    """Refuses a body that does not fit its type. `known` are the ids of the choices that the question has so far; new
-    choices have an empty id."""
-    shape = _choice_violations(body, known) if body["type"] == MULTIPLE_CHOICE else _blank_violations(body)
-    if wrong := [(f"question.{field}", text) for field, text in shape]:
-        raise InvalidArgument.fields(wrong)
-
-
-def _choice_violations(body: Body, known: Collection[str]) -> Iterator[Violation]:
-    choices = body["choices"]
-    right = sum(choice["correct"] for choice in choices)
-    if len(choices) < FEWEST_CHOICES:
-        yield "choices", f"must have at least {FEWEST_CHOICES} items"
-    elif right == 0:
-        yield "choices", "must have at least one correct choice"
-    elif right > 1 and not body["multiple"]:
-        yield "choices", "must have only one correct choice unless `multiple` is set"
-    ids = [choice["id"] for choice in choices if choice["id"]]
-    for index, choice in enumerate(choices):
-        if choice["id"] and choice["id"] not in known:
-            yield f"choices[{index}].id", "is not a choice of the question"
-        elif ids.count(choice["id"]) > 1:
-            yield f"choices[{index}].id", "is there twice"
-    for field in ("blanks", "case_sensitive", "ignore_accents"):
-        if body[field]:
-            yield field, "is for questions of type FILL_BLANK only"
-
-
-def _blank_violations(body: Body) -> Iterator[Violation]:
-    count, shown = len(body["blanks"]), len(BLANK.findall(body["prompt"]))
-    if not count:
-        yield "blanks", "must have at least one item"
-    elif count != shown:
-        yield "blanks", f"must have one item for each ___ of the prompt, which has {shown}"
-    for index, accepted in enumerate(body["blanks"]):
-        for nth, text in enumerate(accepted):
-            if not text.strip():
-                yield f"blanks[{index}].accepted[{nth}]", "must not be white space only"
-    for field in ("choices", "multiple"):
-        if body[field]:
-            yield field, "is for questions of type MULTIPLE_CHOICE only"
 
 
 # Quizzes
@@ -266,35 +213,18 @@ def answered(items: Sequence[Item], responses: Sequence[Any]) -> dict[UUID, list
             wrong.append((f"responses[{index}].question_id", "is there twice"))
         else:
             answer = [str(UUID(one)) for one in response.choice_ids]
-            wrong.extend((f"responses[{index}].{field}", text) for field, text in _misfits(item.body, answer, response))
+            wrong.extend((f"responses[{index}].{field}", text) for field, text in misfits(item.body, answer, response))
             answers[item.version_id] = answer or list(response.blanks)
     if wrong:
         raise InvalidArgument.fields(wrong)
     return answers
 
 
-def _misfits(body: Body, picked: Sequence[str], response: Any) -> Iterator[Violation]:
-    if body["type"] == MULTIPLE_CHOICE:
-        ids = {choice["id"] for choice in body["choices"]}
-        if response.blanks:
-            yield "blanks", "is for questions of type FILL_BLANK only"
-        if len(set(picked)) > 1 and not body["multiple"]:
-            yield "choice_ids", "must have one item at most: the question has one right choice"
-        for index, one in enumerate(picked):
-            if one not in ids:
-                yield f"choice_ids[{index}]", "is not a choice of the question"
-        return
-    if picked:
-        yield "choice_ids", "is for questions of type MULTIPLE_CHOICE only"
-    if len(response.blanks) > len(body["blanks"]):
-        yield "blanks", f"must have {len(body['blanks'])} items at most, as the question has blanks"
-
-
 def graded(items: Sequence[Item], pass_mark: Decimal) -> Outcome:
     """Grades the answers of the items. `pass_mark` is in percent."""
     grade = grading.grade(
-        [_question(item) for item in items],
-        {str(item.question_id): _answer(item) for item in items if item.answer is not None},
+        [to_grade(item.body, str(item.question_id), item.points) for item in items],
+        {str(item.question_id): given_to_grade(item.body, item.answer) for item in items if item.answer is not None},
     )
     percent = Fraction(grade.score) * 100 / Fraction(grade.max_score) if grade.max_score else Fraction(0)
     return Outcome(
@@ -306,23 +236,6 @@ def graded(items: Sequence[Item], pass_mark: Decimal) -> Outcome:
     )
 
 
-def _question(item: Item) -> grading.Question:
-    body, name = item.body, str(item.question_id)
-    if body["type"] == MULTIPLE_CHOICE:
-        choices = tuple(grading.Choice(choice["id"], choice["correct"]) for choice in body["choices"])
-        return grading.MultipleChoice(name, item.points, choices, body["multiple"])
-    share = Fraction(item.points) / len(body["blanks"])
-    blanks = tuple(grading.Blank(str(n), share, tuple(one)) for n, one in enumerate(body["blanks"], start=1))
-    return grading.FillBlank(name, blanks, grading.TextPolicy(body["case_sensitive"], not body["ignore_accents"]))
-
-
-def _answer(item: Item) -> grading.Answer:
-    given = item.answer or ()
-    if item.body["type"] == MULTIPLE_CHOICE:
-        return grading.Selected(frozenset(given))
-    return grading.Filled({str(n): text for n, text in enumerate(given, start=1)})
-
-
 def _entry(grade: grading.ItemGrade) -> dict[str, Any]:
     return {
         "score": plain(grade.score),
@@ -330,9 +243,3 @@ def _entry(grade: grading.ItemGrade) -> dict[str, Any]:
         "correct": all(award.reason in RIGHT for award in grade.awards),
         "awards": [[award.subject, award.reason.value, plain(award.points)] for award in grade.awards],
     }
-
-
-def feedback(body: Body, answer: Sequence[str] | None, *, explained: bool) -> str:
-    """What a learner is told of the answer: a line for each choice picked that has feedback, then the explanation."""
-    lines = [choice["feedback"] for choice in body["choices"] if choice["id"] in (answer or ())]
-    return "\n".join(line for line in (*lines, body["explanation"] if explained else "") if line)

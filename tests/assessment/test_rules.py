@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.errors import FailedPrecondition, InvalidArgument
-from services.assessment import rules
+from services.assessment import bodies, rules
 from services.assessment.rules import Item, Taking
 from storyloom.assessment.v1.attempts_pb2 import Response
 from storyloom.type.v1.errors_pb2 import ErrorReason
@@ -68,7 +68,7 @@ class TestCheckBody:
         ],
     )
     def test_takes_what_fits_the_type(self, body: dict[str, Any]) -> None:
-        rules.check_body(body, known=ids(body, *range(len(body["choices"]))))
+        bodies.check_body(body, known=ids(body, *range(len(body["choices"]))))
 
     @pytest.mark.parametrize(
         ("body", "field"),
@@ -89,20 +89,20 @@ class TestCheckBody:
     )
     def test_names_the_field_that_does_not_fit(self, body: dict[str, Any], field: str) -> None:
         with pytest.raises(InvalidArgument) as caught:
-            rules.check_body(body, known=[choice["id"] for choice in body["choices"]])
+            bodies.check_body(body, known=[choice["id"] for choice in body["choices"]])
         assert fields_of(caught.value) == [field]
 
     def test_refuses_ids_of_choices_that_the_question_does_not_have(self) -> None:
         body = choice_body()
         with pytest.raises(InvalidArgument) as caught:
-            rules.check_body(body, known=ids(body, 0, 2))
+            bodies.check_body(body, known=ids(body, 0, 2))
         assert fields_of(caught.value) == ["question.choices[1].id"]
 
     def test_refuses_the_id_of_a_choice_twice(self) -> None:
         body = choice_body()
         body["choices"][2]["id"] = body["choices"][1]["id"]
         with pytest.raises(InvalidArgument) as caught:
-            rules.check_body(body, known=ids(body, 0, 1))
+            bodies.check_body(body, known=ids(body, 0, 1))
         assert fields_of(caught.value) == ["question.choices[1].id", "question.choices[2].id"]
 
 
@@ -281,7 +281,7 @@ class TestGraded:
             Response(question_id=str(items[1].question_id), blanks=data.draw(st.lists(texts, max_size=4))),
         ]
         try:
-            rules.check_body(blank)
+            bodies.check_body(blank)
             answers = rules.answered(items, responses)
         except InvalidArgument:
             return
@@ -299,10 +299,10 @@ POINTS = st.decimals(0, 999_999, places=6).map(str)
 class TestFeedback:
     def test_has_a_line_for_each_pick_and_the_explanation(self) -> None:
         body = choice_body(2, 1, multiple=True, explanation="Because.")
-        assert rules.feedback(body, ids(body, 2, 0), explained=True) == "feedback 0\nfeedback 2\nBecause."
-        assert rules.feedback(body, None, explained=True) == "Because."
-        assert rules.feedback(choice_body(), [], explained=True) == ""
-        assert rules.feedback(body, ids(body, 2), explained=False) == "feedback 2"
+        assert bodies.feedback(body, ids(body, 2, 0), explained=True) == "feedback 0\nfeedback 2\nBecause."
+        assert bodies.feedback(body, None, explained=True) == "Because."
+        assert bodies.feedback(choice_body(), [], explained=True) == ""
+        assert bodies.feedback(body, ids(body, 2), explained=False) == "feedback 2"
 
 
 class TestTaking:

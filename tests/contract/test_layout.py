@@ -43,14 +43,14 @@ NAMED_MODULES = {
         *("matching", "pages", "personalising", "projections", "publishing", "segmentation", "versioning", "weaving"),
     },
     "learning": {"enrolling", "jobs", "projections", "scheduling", "wordlists"},
-    "assessment": {"grading"},
+    "assessment": {"bodies", "grading"},
     "audit": {
         *("exporting", "merkle", "publishing", "recording", "retention"),
         *("sealing", "showing", "signing", "tailing", "trees"),
     },
 }
 RULE_MODULES = {
-    *("rules", "backoff", "captions", "diffing", "grading", "highlighting", "japanese", "matching", "merkle"),
+    *("rules", "backoff", "bodies", "captions", "diffing", "grading", "highlighting", "japanese", "matching", "merkle"),
     *("covering", "levels", "material", "packaging"),
     *("personalising", "rosters", "scheduling", "sealing", "segmentation", "weaving", "wordlists"),
 }

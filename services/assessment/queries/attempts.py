@@ -1,9 +1,8 @@
-"""Statements on questions, quizzes and attempts."""
+"""Statements on attempts, their responses and results."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +15,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     column,
-    delete,
     func,
-    insert,
     or_,
     select,
     text,
@@ -29,160 +26,13 @@ from sqlalchemy.orm import aliased
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import Aborted, FailedPrecondition, NotFound
+from kit.errors import Aborted, NotFound
 from kit.pagination import Page
 from services.assessment import rules
 from services.assessment.models import Attempt, Question, QuestionVersion, Quiz, QuizQuestion, QuizResult, Response
+from services.assessment.queries.base import Rows, columns, one_of
+from services.assessment.queries.quizzes import QUIZ
 from services.assessment.rules import Item, Outcome, Taking
-from storyloom.type.v1.errors_pb2 import ErrorReason
-
-Rows = Sequence[Row[Any]]
-
-
-def _columns(model: Any) -> list[Any]:
-    return [one for one in model.__table__.columns if one.key != "tenant_id"]
-
-
-QUIZ: Select[Any] = select(*_columns(Quiz))
-QUESTION: Select[Any] = select(*_columns(Question), QuestionVersion.body).join(
-    QuestionVersion,
-    and_(
-        QuestionVersion.tenant_id == Question.tenant_id,
-        QuestionVersion.question_id == Question.id,
-        QuestionVersion.version == Question.version,
-    ),
-)
-
-
-# Questions
-
-
-async def get_question(session: WriteSession, question_id: str, *, deleted: bool = False) -> Question:
-    """The question, locked; deleted ones are found only when asked for."""
-    statement = select(Question).where(Question.tenant_id == session.tenant_id, Question.id == UUID(question_id))
-    found: Question | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None or (found.deleted_at and not deleted):
-        raise NotFound("question")
-    return found
-
-
-async def get_body(session: ReadSession, question: Question) -> dict[str, Any]:
-    """What the latest version of the question says."""
-    statement = select(QuestionVersion.body).where(
-        QuestionVersion.tenant_id == session.tenant_id,
-        QuestionVersion.question_id == question.id,
-        QuestionVersion.version == question.version,
-    )
-    body: dict[str, Any] = await session.scalar(statement)
-    return body
-
-
-async def get_question_row(session: ReadSession, question_id: str) -> Row[Any]:
-    """The question's columns, and the `body` of its latest version."""
-    statement = QUESTION.where(
-        Question.tenant_id == session.tenant_id, Question.id == UUID(question_id), Question.deleted_at.is_(None)
-    )
-    return _one(await session.execute(statement), "question")
-
-
-async def list_questions(session: ReadSession, page: Page, *, kind: str, query: str) -> tuple[Rows, str]:
-    statement = QUESTION.where(
-        Question.tenant_id == session.tenant_id, Question.deleted_at.is_(None), visible("list", Question)
-    )
-    if kind:
-        statement = statement.where(Question.type == kind)
-    if query:
-        statement = statement.where(Question.prompt.istartswith(query, autoescape=True))
-    rows = (await session.execute(page.apply(statement, Question.id))).all()
-    return page.split(rows, key=lambda row: (row.id,))
-
-
-async def is_in_use(session: ReadSession, question_id: UUID) -> bool:
-    """Whether a quiz that is not archived has the question; a deleted quiz may come back, so it counts."""
-    statement = (
-        select(QuizQuestion.id)
-        .join(Quiz, and_(Quiz.tenant_id == QuizQuestion.tenant_id, Quiz.id == QuizQuestion.quiz_id))
-        .where(
-            QuizQuestion.tenant_id == session.tenant_id,
-            QuizQuestion.question_id == question_id,
-            Quiz.status != rules.ARCHIVED,
-        )
-        .limit(1)
-    )
-    return await session.scalar(statement) is not None
-
-
-# Quizzes
-
-
-async def get_quiz(session: WriteSession, quiz_id: str, *, deleted: bool = False) -> Quiz:
-    """The quiz, locked; deleted ones are found only when asked for."""
-    statement = select(Quiz).where(Quiz.tenant_id == session.tenant_id, Quiz.id == UUID(quiz_id))
-    found: Quiz | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None or (found.deleted_at and not deleted):
-        raise NotFound("quiz")
-    return found
-
-
-async def get_quiz_row(session: ReadSession, quiz_id: str) -> Row[Any]:
-    statement = QUIZ.where(Quiz.tenant_id == session.tenant_id, Quiz.id == UUID(quiz_id), Quiz.deleted_at.is_(None))
-    return _one(await session.execute(statement), "quiz")
-
-
-async def list_quizzes(session: ReadSession, page: Page, *, lesson_id: str, status: str) -> tuple[Rows, str]:
-    statement = QUIZ.where(Quiz.tenant_id == session.tenant_id, Quiz.deleted_at.is_(None), visible("list", Quiz))
-    if lesson_id:
-        statement = statement.where(Quiz.lesson_id == UUID(lesson_id))
-    if status:
-        statement = statement.where(Quiz.status == status)
-    rows = (await session.execute(page.apply(statement, Quiz.id))).all()
-    return page.split(rows, key=lambda row: (row.id,))
-
-
-async def list_quiz_items(session: ReadSession, quiz_id: UUID) -> list[tuple[UUID, Decimal]]:
-    """Question and points of each item, in order."""
-    statement = (
-        select(QuizQuestion.question_id, QuizQuestion.points)
-        .where(QuizQuestion.tenant_id == session.tenant_id, QuizQuestion.quiz_id == quiz_id)
-        .order_by(QuizQuestion.position)
-    )
-    return [(row.question_id, row.points) for row in await session.execute(statement)]
-
-
-async def check_questions(session: WriteSession, question_ids: Sequence[UUID]) -> None:
-    """Refuses unless all questions exist. They stay until the transaction ends."""
-    statement = select(Question.id).where(
-        Question.tenant_id == session.tenant_id, Question.id.in_(question_ids), Question.deleted_at.is_(None)
-    )
-    found = set((await session.execute(statement.with_for_update(read=True))).scalars())
-    for one in question_ids:
-        if one not in found:
-            raise FailedPrecondition(
-                f"There is no question {one}.",
-                reason=ErrorReason.REFERENCE_NOT_FOUND,
-                metadata={"field": "quiz.items", "id": str(one)},
-            )
-
-
-async def replace_quiz_items(session: WriteSession, quiz_id: UUID, items: Sequence[tuple[UUID, Decimal]]) -> None:
-    await session.execute(
-        delete(QuizQuestion).where(QuizQuestion.tenant_id == session.tenant_id, QuizQuestion.quiz_id == quiz_id)
-    )
-    rows = [
-        {
-            "tenant_id": session.tenant_id,
-            "quiz_id": quiz_id,
-            "question_id": question_id,
-            "points": points,
-            "position": n,
-        }
-        for n, (question_id, points) in enumerate(items, start=1)
-    ]
-    if rows:
-        await session.execute(insert(QuizQuestion).values(rows))
-
-
-# Attempts
 
 ATTEMPT = [one.key for one in Attempt.__table__.columns if one.key not in ("tenant_id", "version_ids")]
 TAKING = (*ATTEMPT, "pass_mark", "status", "close_time", "attempts_allowed", "used", "answering")
@@ -283,7 +133,7 @@ async def get_result(session: ReadSession, attempt_id: UUID) -> Outcome:
     statement = select(
         QuizResult.score, QuizResult.max_score, QuizResult.percent, QuizResult.passed, QuizResult.detail
     ).where(QuizResult.tenant_id == session.tenant_id, QuizResult.attempt_id == attempt_id)
-    return Outcome(**_one(await session.execute(statement), "attempt")._mapping)
+    return Outcome(**one_of(await session.execute(statement), "attempt")._mapping)
 
 
 async def list_attempts(
@@ -291,7 +141,7 @@ async def list_attempts(
 ) -> tuple[Rows, str]:
     """Attempts with the columns of their results, null where there is none."""
     statement = (
-        select(*_columns(Attempt), QuizResult.score, QuizResult.max_score, QuizResult.percent, QuizResult.passed)
+        select(*columns(Attempt), QuizResult.score, QuizResult.max_score, QuizResult.percent, QuizResult.passed)
         .join(Quiz, and_(Quiz.tenant_id == Attempt.tenant_id, Quiz.id == Attempt.quiz_id, Quiz.deleted_at.is_(None)))
         .outerjoin(QuizResult, and_(QuizResult.tenant_id == Attempt.tenant_id, QuizResult.attempt_id == Attempt.id))
         .where(Attempt.tenant_id == session.tenant_id, visible("list", Attempt))
@@ -321,7 +171,7 @@ async def get_quiz_to_take(session: ReadSession, quiz_id: str, user_id: UUID) ->
         select(func.count()).select_from(Attempt).where(*own).scalar_subquery().label("used"),
         select(Attempt.id).where(*own, Attempt.state == rules.OPEN).scalar_subquery().label("open_id"),
     ).where(Quiz.tenant_id == session.tenant_id, Quiz.id == UUID(quiz_id), Quiz.deleted_at.is_(None))
-    return _one(await session.execute(statement), "quiz")
+    return one_of(await session.execute(statement), "quiz")
 
 
 async def list_latest_items(session: ReadSession, quiz_id: UUID) -> list[Item]:
@@ -384,10 +234,3 @@ async def save_attempt(session: WriteSession, attempt: Taking, answers: Mapping[
     if revision is None:
         raise Aborted("The attempt was changed at the same moment; try again.")
     attempt.revision = revision
-
-
-def _one(result: Any, resource: str) -> Row[Any]:
-    row: Row[Any] | None = result.one_or_none()
-    if row is None:
-        raise NotFound(resource)
-    return row
