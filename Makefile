@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup gen run tour trace test test-fast lint types check bench proof lock job migration clean
+.PHONY: help setup gen run tour phone trace test test-fast lint types check bench proof lock job backup restore restore-drill migration clean
 
 BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate
 	--no-emit-find-links --no-annotate --no-header
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install the locked packages into .venv (PYTHON=/path/to/python3 to choose one)
 	@PYTHON='$(PYTHON)' sh deploy/local/setup.sh
@@ -33,6 +33,9 @@ run: gen ## start everything on this machine and stay until Ctrl-C
 
 tour: gen ## walk through the main job, starting the stack if it does not run
 	@PYTHONPATH=gen exec $(BIN)/python -m deploy.tour
+
+phone: gen ## a day in the life of an offline phone, on two devices that sync in the wrong order
+	@PYTHONPATH=gen exec $(BIN)/python -m deploy.phone
 
 trace: gen ## print a trace as a tree (ID=...), or list the recent ones
 	@$(RUN) -m deploy.local trace '$(ID)'
@@ -57,6 +60,7 @@ bench: gen ## measure the running stack
 	@$(RUN) -m benchmarks.lists
 	@$(RUN) -m benchmarks.searches
 	@$(RUN) -m benchmarks.reviews
+	@$(RUN) -m benchmarks.syncs
 
 proof: gen ## run all tests with many more random cases
 	@HYPOTHESIS_PROFILE=proof $(PYTEST) --timeout=3600
@@ -68,6 +72,15 @@ lock: setup ## resolve requirements*.in into the lock files
 job: gen ## run a job of a service (SERVICE=content NAME=backfill_chunks; DO=list|pause|abort)
 	@test -n '$(SERVICE)' || { echo 'Say which: make job SERVICE=content NAME=backfill_chunks' >&2; exit 1; }
 	@PYTHONPATH=gen exec $(BIN)/python -m deploy.local job $(or $(DO),$(if $(NAME),run,list)) '$(SERVICE)' $(NAME)
+
+backup: gen ## back up the database and the uploaded files; old backups go after a week
+	@$(RUN) -m deploy.backups create
+
+restore: gen ## bring a backup back (BACKUP=name, default the newest); what is there is kept
+	@$(RUN) -m deploy.backups restore $(or $(BACKUP),latest)
+
+restore-drill: gen ## restore the newest backup on a server of its own and check all of it
+	@$(RUN) -m deploy.backups drill $(or $(BACKUP),latest)
 
 migration: gen ## begin a migration (SERVICE=content NAME=add_subtitle)
 	@test -n '$(SERVICE)' -a -n '$(NAME)' || { echo 'Say which: make migration SERVICE=content NAME=add_subtitle' >&2; exit 1; }

@@ -17,7 +17,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.settings import SERVICES
 
-OWNER = "storyloom_owner"
+DATABASE_NAME = "storyloom"
+# Migrates, and owns all tables; makes backups, and may only read.
+OWNER, BACKUP = "storyloom_owner", "storyloom_backup"
 # Tables without a tenant's data, which therefore carry no policy.
 INFRASTRUCTURE = frozenset({"outbox", "inbox", "alembic_version"})
 ROOT = Path(__file__).parent.parent
@@ -30,24 +32,34 @@ def role_of(service: str) -> str:
     return f"storyloom_{service}"
 
 
+ROLES = (OWNER, BACKUP, *(role_of(service) for service in SERVICES))
+
+
 async def bootstrap(admin_url: str, passwords: dict[str, str]) -> None:
-    """Makes the database `storyloom`, the owner role, each service's role and schema; changes nothing that is right.
+    """Makes the database, its roles and each service's schema; changes nothing that is right.
 
     `passwords` are by role name. `admin_url` is of a role that may create roles and databases.
     """
     admin = await asyncpg.connect(admin_url)
     try:
-        for role in (OWNER, *(role_of(service) for service in SERVICES)):
-            await _ensure_role(admin, role, passwords[role])
-        if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = 'storyloom'"):
-            await admin.execute(f"CREATE DATABASE storyloom OWNER {OWNER}")
+        await make_roles(admin, passwords)
+        if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE_NAME):
+            await admin.execute(f"CREATE DATABASE {DATABASE_NAME} OWNER {OWNER}")
     finally:
         await admin.close()
-    database = await asyncpg.connect(in_database(admin_url, "storyloom"))
+    database = await asyncpg.connect(in_database(admin_url, DATABASE_NAME))
     try:
         await prepare_schemas(database)
     finally:
         await database.close()
+
+
+async def make_roles(admin: Any, passwords: dict[str, str]) -> None:
+    """Makes the roles, or gives those that are there these passwords, by role name."""
+    for role in ROLES:
+        await _ensure_role(admin, role, passwords[role])
+    await admin.execute(f"GRANT pg_read_all_data TO {BACKUP}")
+    await admin.execute(f"ALTER ROLE {BACKUP} SET default_transaction_read_only = on")
 
 
 async def prepare_schemas(database: Any) -> None:
@@ -68,8 +80,8 @@ async def _ensure_role(admin: Any, role: str, password: str) -> None:
     exists = await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
     quoted = await admin.fetchval("SELECT quote_literal($1::text)", password)
     verb = "ALTER" if exists else "CREATE"
-    # The owner migrates data of all tenants, so policies must not hide rows from it; services never get this.
-    bypass = "BYPASSRLS" if role == OWNER else "NOBYPASSRLS"
+    # These two see data of all tenants, so policies must not hide rows from them; services never get this.
+    bypass = "BYPASSRLS" if role in {OWNER, BACKUP} else "NOBYPASSRLS"
     await admin.execute(f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE {bypass} PASSWORD {quoted}")
 
 

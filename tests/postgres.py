@@ -57,8 +57,7 @@ async def server() -> AsyncIterator[str]:
 
 async def migrated(admin_url: str) -> Cluster:
     """The platform's roles, schemas and tables on an empty server."""
-    roles = (migrations.OWNER, *(migrations.role_of(service) for service in SERVICES))
-    cluster = Cluster(admin_url, {role: secrets.token_hex(16) for role in roles})
+    cluster = Cluster(admin_url, {role: secrets.token_hex(16) for role in migrations.ROLES})
     await migrations.bootstrap(admin_url, cluster.passwords)
     for service in SERVICES:
         await asyncio.to_thread(migrations.upgrade, service, cluster.owner_url)

@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import RunError
 from .settings import SERVICES
 
-OWNER = "owner"
+OWNER, BACKUP = "owner", "backup"
 
 
 def load_secrets(file: Path) -> dict[str, str]:
@@ -24,7 +24,7 @@ def load_secrets(file: Path) -> dict[str, str]:
 
 def role_passwords(values: dict[str, str]) -> dict[str, str]:
     """The password of each database role, by role name."""
-    return {f"storyloom_{name}": values[f"PASSWORD_{name.upper()}"] for name in (OWNER, *SERVICES)}
+    return {f"storyloom_{name}": values[f"PASSWORD_{name.upper()}"] for name in (OWNER, BACKUP, *SERVICES)}
 
 
 def read_secrets(file: Path) -> dict[str, str]:
@@ -60,7 +60,7 @@ def _make(found: dict[str, str]) -> dict[str, str]:
         "DEMO_PASSWORD": f"weave-{secrets.token_hex(4)}",
         "PLATFORM_ADMIN_PASSWORD": secrets.token_urlsafe(18),
     }
-    values |= {f"PASSWORD_{name.upper()}": secrets.token_hex(24) for name in (OWNER, *SERVICES)}
+    values |= {f"PASSWORD_{name.upper()}": secrets.token_hex(24) for name in (OWNER, BACKUP, *SERVICES)}
     if not all(_credential(name) in found for name in SERVICES):
         # All five anew: SERVICE_KEYS must hold the public half of each.
         for name in (*map(_credential, SERVICES), "SERVICE_KEYS"):

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from kit.catalog import ACROSS_TENANTS, TABLES, lint
 from kit.migrations import role_of
 from kit.settings import SERVICES
 from tests.contract import databases
 from tests.contract.databases import Scratch
-from tests.contract.row_security import ACROSS_TENANTS, TABLES, lint
 from tests.contract.tree import nothing
 from tests.postgres import Cluster
 

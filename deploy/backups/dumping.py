@@ -1,0 +1,86 @@
+"""Makes a backup: one consistent dump of all schemas, the roles, and the files that were uploaded."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from deploy.backups.archive import Archive, Backup, Counting, Part
+from deploy.backups.programs import Progress, Tell, connection, program, running, silently
+from deploy.backups.sealing import SUFFIX, seal
+from deploy.backups.settings import BackupSettings
+from kit.settings import SERVICES
+
+# What a level more of compression saves is not worth the time: 6 is the middle of zlib's range.
+COMPRESSION = "gzip:6"
+# The parts of a backup.
+DATABASE, ROLES, STORAGE = "database.dump", "roles.sql", "storage.tar"
+TABLES = """
+SELECT n.nspname || '.' || c.relname AS name, greatest(c.reltuples, 0)::bigint AS rows
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY ($1) AND c.relkind = 'r' ORDER BY 1
+"""
+
+
+def create(settings: BackupSettings, url: str) -> Path:
+    """Makes a backup of the database that the URL of the backup role names, and returns its folder.
+
+    The dump is one snapshot; services go on meanwhile. What fails leaves nothing that counts as a backup.
+    """
+    archive = Archive(settings.directory)
+    started = datetime.now(UTC)
+    folder = archive.begin(started)
+    try:
+        found = asyncio.run(_look(url))
+        parts = list(_parts(folder, settings, url, len(found["rows"])))
+        backup = Backup(
+            name=folder.name.partition(".")[0],
+            snapshot_time=started,
+            finish_time=datetime.now(UTC),
+            encrypted=bool(settings.recipient),
+            parts=tuple(parts),
+            **found,
+        )
+        return archive.keep(folder, backup)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _parts(folder: Path, settings: BackupSettings, url: str, tables: int) -> Iterator[Part]:
+    place, environment = connection(url)
+    progress = Progress("Dumping", tables, "dumping contents of table")
+
+    def take(name: str, tell: Tell, *arguments: str) -> Part:
+        out = Counting(folder / (name + (SUFFIX if settings.recipient else "")))
+        with running(arguments, environment, tell) as data:
+            seal(data, out, settings.recipient)
+        return out.close()
+
+    how = ("--format=custom", f"--compress={COMPRESSION}", "--verbose")
+    yield take(DATABASE, progress, program("pg_dump"), *how, f"--dbname={place}")
+    progress.end()
+    # Passwords are secrets of their own: whoever restores sets them anew.
+    yield take(ROLES, silently, program("pg_dumpall"), "--roles-only", "--no-role-passwords", f"--dbname={place}")
+    if settings.storage is not None and settings.storage.is_dir():
+        # After the dump: a file is never changed once it is written, so those that the dump names are all there.
+        yield take(STORAGE, silently, "tar", "-C", str(settings.storage), "-cf", "-", ".")
+
+
+async def _look(url: str) -> dict[str, Any]:
+    """What the manifest says of the database: its version, the migrations it has, and how many rows."""
+    connected = await asyncpg.connect(url)
+    try:
+        rows = {row["name"]: row["rows"] for row in await connected.fetch(TABLES, list(SERVICES))}
+        revisions = {
+            schema: await connected.fetchval(f"SELECT version_num FROM {schema}.alembic_version")  # noqa: S608
+            for schema in SERVICES
+            if f"{schema}.alembic_version" in rows
+        }
+        return {"server": await connected.fetchval("SHOW server_version"), "rows": rows, "revisions": revisions}
+    finally:
+        await connected.close()

@@ -1,0 +1,100 @@
+"""Brings a backup back: into a server that has no database of Storyloom, or beside the one that it has."""
+
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import asyncpg
+
+from deploy.backups.archive import PIECE, Archive, Backup
+from deploy.backups.dumping import DATABASE, STORAGE
+from deploy.backups.programs import Progress, connection, program, running, silently
+from deploy.backups.sealing import SUFFIX, open_sealed
+from deploy.backups.settings import BackupSettings
+from deploy.local.errors import RunError
+from kit.migrations import DATABASE_NAME, in_database, make_roles, prepare_schemas
+
+# Connections that are no obstacle: PostgreSQL's own.
+IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'"
+EXISTS = "SELECT count(*) FROM pg_database WHERE datname = $1"
+
+
+async def restore(
+    archive: Archive, backup: Backup, settings: BackupSettings, admin_url: str, passwords: Mapping[str, str]
+) -> str:
+    """Makes the database of the backup on the administrator's server, with the roles and these passwords.
+
+    A database that is there is kept under another name, which is returned; '' when there was none. Nothing of it is
+    touched before the backup is there as a whole. Refuses while anybody is connected to it.
+    """
+    if faults := archive.faults(backup):
+        raise RunError(f"The backup {backup.name} is damaged: {'; '.join(faults)}.")
+    admin = await asyncpg.connect(admin_url)
+    try:
+        if await admin.fetchval(IN_USE, DATABASE_NAME):
+            raise RunError("The database is in use: stop the services first.")
+        await make_roles(admin, dict(passwords))
+        scratch = f"{DATABASE_NAME}_restored"
+        await admin.execute(f"DROP DATABASE IF EXISTS {scratch}")
+        await admin.execute(f"CREATE DATABASE {scratch} TEMPLATE template0 OWNER storyloom_owner")
+        _load(archive, backup, settings, in_database(admin_url, scratch))
+        await _prepare(in_database(admin_url, scratch))
+        return await _take_its_place(admin, scratch)
+    finally:
+        await admin.close()
+
+
+def restore_files(archive: Archive, backup: Backup, settings: BackupSettings) -> Path | None:
+    """Puts the uploaded files back; those that are there since stay. The folder, or None where the backup has none."""
+    with suppress(RunError):
+        part = backup.part(STORAGE)
+        if settings.storage is None:
+            return None
+        settings.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+        arguments = ["tar", "-C", str(settings.storage), "--skip-old-files", "--no-same-owner", "-xf", "-"]
+        with archive.path(backup, part).open("rb") as data, running(arguments, {}, silently, feeds=True) as tar:
+            _copy(data, tar, part.name, settings)
+        return settings.storage
+    return None
+
+
+def _load(archive: Archive, backup: Backup, settings: BackupSettings, url: str) -> None:
+    part = backup.part(DATABASE)
+    place, environment = connection(url)
+    progress = Progress("Restoring", len(backup.rows), "processing data for table")
+    arguments = [program("pg_restore"), "--exit-on-error", "--verbose", f"--dbname={place}"]
+    with (
+        archive.path(backup, part).open("rb") as data,
+        running(arguments, environment, progress, feeds=True) as database,
+    ):
+        _copy(data, database, part.name, settings)
+    progress.end()
+
+
+def _copy(data: IO[bytes], out: IO[bytes], name: str, settings: BackupSettings) -> None:
+    if name.endswith(SUFFIX):
+        open_sealed(data, out, settings.identity)
+    else:
+        shutil.copyfileobj(data, out, PIECE)
+
+
+async def _prepare(url: str) -> None:
+    """What belongs to the database as a whole and so is in no dump of its schemas, and statistics for the planner."""
+    connected = await asyncpg.connect(url)
+    try:
+        await prepare_schemas(connected)
+        await connected.execute("ANALYZE")
+    finally:
+        await connected.close()
+
+
+async def _take_its_place(admin: asyncpg.Connection, scratch: str) -> str:
+    kept = ""
+    if await admin.fetchval(EXISTS, DATABASE_NAME):
+        kept = f"{DATABASE_NAME}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+        await admin.execute(f"ALTER DATABASE {DATABASE_NAME} RENAME TO {kept}")
+    await admin.execute(f"ALTER DATABASE {scratch} RENAME TO {DATABASE_NAME}")
+    return kept

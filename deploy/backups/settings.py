@@ -1,0 +1,38 @@
+"""Where backups go, how long they are kept and who can open them, read from the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from deploy.local.errors import RunError
+from deploy.local.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSettings:
+    """`recipient` is an age recipient, empty for backups that are not encrypted; `identity` the file that opens them.
+    `storage` is the folder of uploaded files, None where they are elsewhere."""
+
+    directory: Path
+    keep: timedelta
+    recipient: str
+    identity: Path | None
+    storage: Path | None
+
+
+def read_backup_settings(environ: Mapping[str, str], settings: Settings) -> BackupSettings:
+    """`RunError` names a variable that can't be understood."""
+    days = environ.get("BACKUP_KEEP_DAYS") or "7"
+    if not days.isdecimal() or not 1 <= int(days) <= 3650:
+        raise RunError(f"BACKUP_KEEP_DAYS={days} is not a number of days from 1 to 3650.")
+    identity = environ.get("BACKUP_IDENTITY")
+    elsewhere = environ.get("STORAGE_BUCKET")
+    folder = Path(environ.get("STORAGE_DIRECTORY") or settings.directory / "storage")
+    return BackupSettings(
+        directory=settings.root / (environ.get("BACKUP_DIRECTORY") or settings.directory / "backups"),
+        keep=timedelta(days=int(days)),
+        recipient=environ.get("BACKUP_RECIPIENT") or "",
+        identity=Path(identity) if identity else None,
+        storage=None if elsewhere else folder,
+    )
