@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup gen run tour phone trace test test-fast lint types check bench proof lock job backup restore restore-drill migration clean
+.PHONY: help setup gen run tour phone trace test test-fast lint types check bench proof lock sbom licences audit job backup restore restore-drill migration clean
 
 BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
@@ -68,6 +68,16 @@ proof: gen ## run all tests with many more random cases
 lock: setup ## resolve requirements*.in into the lock files
 	@$(COMPILE) -o requirements.lock requirements.in
 	@$(COMPILE) -o requirements-dev.lock requirements-dev.in
+
+sbom: setup ## list what the services are made of as CycloneDX, in sbom.json
+	@$(BIN)/python -m tools.list_packages sbom > sbom.json
+	@echo 'sbom.json is written'
+
+licences: setup ## list the packages of the services and what they are licensed under
+	@$(BIN)/python -m tools.list_packages licences
+
+audit: setup ## ask whether vulnerabilities of the locked packages are known
+	@$(BIN)/python -m tools.list_packages audit
 
 job: gen ## run a job of a service (SERVICE=content NAME=backfill_chunks; DO=list|pause|abort)
 	@test -n '$(SERVICE)' || { echo 'Say which: make job SERVICE=content NAME=backfill_chunks' >&2; exit 1; }

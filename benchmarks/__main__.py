@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import httpx
 
-from benchmarks import data, imports, policies, report, sign_ins, weaving
+from benchmarks import data, grading, imports, policies, question_files, report, sign_ins, weaving
 from benchmarks.cpu import Moment, Use, memory, processor_times, until_idle
 from benchmarks.echo import PATH
 from benchmarks.load import ADVICE, Load, LoadError, Plan, Request, rest_driver, send
@@ -34,7 +35,8 @@ LONGEST = 230
 MARGIN_SECONDS = 15.0
 
 
-NAMES = [*(one.name for one in SCENARIOS), policies.NAME, sign_ins.NAME, weaving.NAME, imports.NAME]
+NAMES = [*(one.name for one in SCENARIOS), policies.NAME, sign_ins.NAME, weaving.NAME, grading.NAME, imports.NAME]
+NAMES.append(question_files.NAME)
 
 
 class BenchError(Exception):
@@ -59,18 +61,24 @@ def main() -> int:
     file = arguments.json or settings.directory / "bench.json"
     report.save(found, file)
     parts = [report.heading(found), report.latencies(found), report.costs(found), report.memories(found)]
-    if found.policies:
-        parts.append(report.policies(found.policies))
-    if found.sign_ins:
-        parts.append(report.sign_ins(found.sign_ins))
-    if found.weaving:
-        parts.append(report.weaving(found.weaving))
-    if found.imports:
-        parts.append(report.imports(found.imports))
+    parts += more(found)
     if earlier:
         parts.append(report.comparison(found, earlier))
     print("\n" + "\n\n".join("\n".join(lines) for lines in parts) + f"\n\nWritten to {file}")
     return 1 if found.failed else 0
+
+
+def more(found: report.Report) -> list[list[str]]:
+    """What was measured by other means than load."""
+    shown: list[tuple[Callable[[Any], list[str]], Any]] = [
+        (report.policies, found.policies),
+        (report.sign_ins, found.sign_ins),
+        (report.weaving, found.weaving),
+        (report.grading, found.grading),
+        (report.imports, found.imports),
+        (report.question_files, found.question_files),
+    ]
+    return [show(one) for show, one in shown if one]
 
 
 def parse() -> argparse.Namespace:
@@ -132,9 +140,15 @@ def fill(found: report.Report, setting: Setting, names: list[str]) -> None:
     if weaving.NAME in names and enough_time(weaving.NAME, weaving.SECONDS_NEEDED):
         print(f"  {weaving.NAME}", flush=True)
         found.weaving = weaving.measure(before)
+    if grading.NAME in names and enough_time(grading.NAME, grading.SECONDS_NEEDED):
+        print(f"  {grading.NAME}", flush=True)
+        found.grading = grading.measure(before)
     if imports.NAME in names and enough_time(imports.NAME, imports.SECONDS_NEEDED):
         print(f"  {imports.NAME}", flush=True)
         found.imports = imports.measure(setting, before)
+    if question_files.NAME in names and enough_time(question_files.NAME, question_files.SECONDS_NEEDED):
+        print(f"  {question_files.NAME}", flush=True)
+        found.question_files = question_files.measure(setting, before)
     remember_memory(found, setting.stack)
 
 

@@ -1,7 +1,7 @@
 """What the bench found: verdicts, tables, the JSON file and the comparison with an earlier one."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,14 @@ REFERENCE_ECHO = 250.0
 CHECK_LIMIT, CALLER_LIMIT, PAGE_LIMIT = 30.0, 10.0, 1.25
 # Seconds for 10,000 words.
 IMPORT_LIMIT = 10.0
+# Seconds, of the same machine as above.
+QUESTION_FILE_LIMIT = 5.0
 SIGN_IN_LIMIT, SLOWER_LIMIT = 1.20, 1.15
 # Milliseconds of a weave of 2,000 words; each longer text may cost so many times its length more than the one before.
 WEAVE_LIMIT, LINEAR_LIMIT = 15.0, 1.2
+# Microseconds of grading an answer to a question that is a single part.
+GRADING_LIMIT = 5.0
+SIMPLE = {"one choice", "a blank", "a short answer", "a number"}
 SERVICE_LIMIT, GATEWAY_LIMIT, STACK_LIMIT = 110.0, 90.0, 1024.0
 COLUMNS = ("gateway", "identity", "content", "learning", "assessment", "audit", "postgres")
 
@@ -89,6 +94,14 @@ class Weaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Grading:
+    """Microseconds of processor time of grading, by what is answered. `echo` tells how fast the machine was."""
+
+    found: Mapping[str, float]
+    echo: float
+
+
+@dataclass(frozen=True, slots=True)
 class Imports:
     """Seconds for a file of so many words: all of them new, and all of them there. `echo` tells how fast the machine
     was."""
@@ -96,6 +109,15 @@ class Imports:
     words: int
     new: float
     unchanged: float
+    echo: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionFiles:
+    """Seconds for a file of so many questions, by its format: all of them new, all of them there, and the export."""
+
+    questions: int
+    found: Mapping[str, Sequence[float]]
     echo: float
 
 
@@ -113,7 +135,9 @@ class Report:
     sign_ins: SignIns | None = None
     policies: Policies | None = None
     weaving: Weaving | None = None
+    grading: Grading | None = None
     imports: Imports | None = None
+    question_files: QuestionFiles | None = None
 
     @property
     def failed(self) -> int:
@@ -211,6 +235,17 @@ def imports(one: Imports) -> list[str]:
     ])
 
 
+def question_files(one: QuestionFiles) -> list[str]:
+    """How long files of questions take."""
+    limit = QUESTION_FILE_LIMIT * one.echo / REFERENCE_ECHO
+    rows = [(f"file of {one.questions:,} questions", "s", "questions/s", "limit s", "verdict")]
+    for name, figures in one.found.items():
+        for what, seconds in zip(("all new", "unchanged", "export"), figures, strict=True):
+            rate = f"{one.questions / seconds:,.0f}"
+            rows.append((f"{name}: {what}", f"{seconds:.1f}", rate, f"{limit:.1f}", verdict(seconds, limit)))
+    return table(rows)
+
+
 def weaving(one: Weaving) -> list[str]:
     """What a weave costs, and whether its cost grows faster than the text."""
     rows: list[tuple[str, ...]] = [("weave with 5,000 words, CPU ms", "found", "limit", "verdict")]
@@ -220,6 +255,16 @@ def weaving(one: Weaving) -> list[str]:
             limit = one.found[before] * words / before * LINEAR_LIMIT
         rows.append((f"{words:,} words", f"{found:.1f}", f"{limit:.1f}", verdict(found, limit)))
         before = words
+    return table(rows)
+
+
+def grading(one: Grading) -> list[str]:
+    """What grading costs. Only questions that are a single part have a limit."""
+    rows: list[tuple[str, ...]] = [("grading, CPU µs", "found", "limit", "verdict")]
+    for name, found in one.found.items():
+        limit = GRADING_LIMIT * one.echo / REFERENCE_ECHO if name in SIMPLE else None
+        told = (f"{limit:.1f}", verdict(found, limit)) if limit else ("", "")
+        rows.append((name, f"{found:.1f}", *told))
     return table(rows)
 
 

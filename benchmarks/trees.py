@@ -101,7 +101,7 @@ async def own_server(service: str = "audit") -> AsyncIterator[Server]:
 
 async def _migrated(admin_url: str, pid: int, service: str) -> Server:
     roles = {role: secrets.token_hex(16) for role in map(migrations.role_of, SERVICES)}
-    passwords = roles | {migrations.OWNER: secrets.token_hex(16)}
+    passwords = roles | {role: secrets.token_hex(16) for role in (migrations.OWNER, migrations.BACKUP)}
     await migrations.bootstrap(admin_url, passwords)
 
     def url(role: str) -> str:

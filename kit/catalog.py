@@ -13,16 +13,17 @@ ACROSS_TENANTS = {(name, table) for name in SERVICES for table in INFRASTRUCTURE
     ("content", "stored_files"),
     ("audit", "tree_queue"),
     ("audit", "trees"),
-    *((name, "jobs") for name in ("content", "learning")),
+    *((name, "jobs") for name in ("content", "learning", "assessment")),
 }
 # Run as the owner of the tables, because the service that calls them owns none: they make months of the audit log, and
 # drop one when every tenant's proofs and holds allow it; or tell jobs which tenant is next. They return no tenant's
 # values, and take no text.
 AS_OWNER = ["audit.make_months(integer)", "audit.drop_month(date,integer)", "content.next_tenant(uuid)"]
-AS_OWNER += ["learning.next_tenant(uuid)"]
+AS_OWNER += ["learning.next_tenant(uuid)", "learning.next_pending_tenant(uuid)", "assessment.next_tenant(uuid)"]
 # They look for words by indexes that row-level security keeps from the service: of the setting's tenant, ids alone.
 SEARCHED = (("find_documents", "tsquery"), ("find_similar_documents", "text"))
 AS_OWNER += [f"content.{name}({what},text[],integer)" for name, what in SEARCHED]
+AS_OWNER += ["assessment.find_questions(text[],text[],integer)"]
 POLICY = "(tenant_id = (current_setting('app.tenant_id'::text))::uuid)"
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 EXCESSIVE_RIGHTS = ("TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")

@@ -40,8 +40,15 @@ async def announce_lessons(session: WriteSession, lesson_ids: Collection[UUID]) 
             deleted=row.deleted_at is not None,
             prerequisite_ids=map(str, row.all_prerequisite_ids or ()),
             position=row.position,
+            unit_position=row.unit_position,
         )
         outbox.publish(session, "lesson", row.id, event)
+
+
+async def announce_units(session: WriteSession, course_id: UUID, unit_ids: Collection[UUID]) -> None:
+    """Tells of all lessons of these units of the course where the units are now; call it after the flush."""
+    if unit_ids:
+        await announce_lessons(session, await lessons.list_of_units(session, course_id, unit_ids))
 
 
 def announce_purged(session: WriteSession, model: Any, row_id: UUID) -> None:

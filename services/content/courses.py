@@ -13,7 +13,7 @@ from kit.db import Database, WriteSession
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.content import rules
-from services.content.announcements import announce_course
+from services.content.announcements import announce_course, announce_units
 from services.content.enums import COURSE_STATUS
 from services.content.models import Course, Unit
 from services.content.queries import batches, courses, hiding, positions, purging
@@ -124,7 +124,8 @@ class CourseService:
             require("update", course)
             check_etag(course, request.etag)
             rules.check_open("course", course.status)
-            await positions.reorder(session, course, Unit.course_id, wanted)
+            moved = await positions.reorder(session, course, Unit.course_id, wanted)
+            await announce_units(session, course.id, moved)
             rows = await batches.read_units(session, wanted)
         return courses_pb2.ReorderUnitsResponse(units=map(unit_to_proto, rows), etag=course.etag)
 

@@ -2,7 +2,6 @@
 be hostile."""
 
 import re
-import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple, TypeVar
@@ -10,6 +9,8 @@ from typing import IO, Any, NamedTuple, TypeVar
 from google.protobuf.json_format import Parse, ParseError
 from google.protobuf.message import Message
 
+from kit import archives
+from kit.archives import CENTRAL, END, LOCAL
 from kit.errors import InvalidArgument
 from kit.validation import validator
 from services.content.material import MOST, Faulty, Files, Material, check, encode, excess, files, sha256
@@ -32,15 +33,9 @@ MOST_ENTRIES = 2001
 # More than the longest text of an export has. In memory an empty one is a hundred times as long as its three bytes.
 MOST_VALUES = 1_500_000
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
-LINK, KIND = 0o120000, 0o170000
 # What entries say of themselves: stored, on 1 January 1980, a plain file of a system with modes; needs version 2.0.
 METHOD, TIME, DATE, MODE, MADE_BY, NEEDED = 0, 0, (1 << 5) | 1, 0o100644 << 16, (3 << 8) | 20, 20
-# Their headers, before them and in the list at the end (APPNOTE 4.3.7, 4.3.12).
-LOCAL, CENTRAL = struct.Struct("<4s5H3L2H"), struct.Struct("<4s6H3L5H2L")
-# The end of central directory record and the record by which 64-bit archives announce theirs (APPNOTE 4.3.15, 4.3.16).
-END, END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL")
 LONGEST_CENTRAL_HEADER = CENTRAL.size + len("blobs/") + 64
-ENCRYPTED = 1
 
 KINDS: tuple[type[Message], ...] = (PackageManifest, PackageCourse, PackageStory, PackageVocabulary)
 VALIDATORS: Mapping[Any, Callable[[Message], None]] = {kind: validator(kind) for kind in KINDS}
@@ -95,33 +90,16 @@ def read(file: IO[bytes]) -> Unpacked:
 
     Takes memory in proportion to the text that a course may have, whatever the file says of itself.
     """
-    _check_end(file)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError, UnicodeDecodeError, RuntimeError):
-        raise Faulty("the file", "is a ZIP archive that contradicts itself") from None
+    wrong = archives.wrong_end(
+        file, most_bytes=MOST_BYTES, most_entries=MOST_ENTRIES, longest_header=LONGEST_CENTRAL_HEADER
+    )
+    if wrong:
+        raise Faulty("the file", wrong)
+    if (infos := archives.entries_of(file)) is None:
+        raise Faulty("the file", "is a ZIP archive that contradicts itself")
     unpacked = _unpack({name: Slice.cut(file, start, size) for name, start, size in _checked_entries(infos)})
     _check_same(unpacked, file)
     return unpacked
-
-
-def _check_end(file: IO[bytes]) -> None:
-    """Before the library reads the list of entries into memory, however many there are."""
-    size = file.seek(0, 2)
-    if size > MOST_BYTES:
-        raise Faulty("the file", f"has more than {MOST_BYTES >> 20} MiB")
-    file.seek(max(0, size - END.size - END_64.size))
-    tail = file.read()
-    if len(tail) < END.size or tail[-END.size :][:4] != b"PK\x05\x06":
-        raise Faulty("the file", "does not end as a ZIP archive without a comment does: it was cut off, or is none")
-    if tail[: -END.size][:4] == b"PK\x06\x07":
-        raise Faulty("the file", "is a 64-bit ZIP archive")
-    _, _, _, here, entries, length, start, _ = END.unpack(tail[-END.size :])
-    if entries > MOST_ENTRIES:
-        raise Faulty("the file", f"has more than {MOST_ENTRIES:,} entries")
-    if here != entries or start + length + END.size != size or length > entries * LONGEST_CENTRAL_HEADER:
-        raise Faulty("the file", "has a list of entries that is not where, or not as long, as it says")
 
 
 def _checked_entries(infos: list[zipfile.ZipInfo]) -> Iterator[tuple[str, int, int]]:
@@ -146,20 +124,14 @@ def _checked_entries(infos: list[zipfile.ZipInfo]) -> Iterator[tuple[str, int, i
 def _wrong_name(name: str) -> str:
     if name == MANIFEST or BLOB.fullmatch(name):
         return ""
-    if "\\" in name:
-        return "has a backslash in its name"
-    if name.startswith("/") or name[1:2] == ":":
-        return "has an absolute name"
-    if ".." in name.split("/"):
-        return "leads out of the archive"
+    if wrong := archives.wrong_name(name):
+        return wrong
     return "is a folder" if name.endswith("/") else "is no file of a package"
 
 
 def _wrong_kind(info: zipfile.ZipInfo) -> str:
-    if (info.external_attr >> 16) & KIND == LINK:
-        return "is a link"
-    if info.flag_bits & ENCRYPTED:
-        return "is encrypted"
+    if wrong := archives.wrong_kind(info):
+        return wrong
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         return "is compressed"
     return f"has more than {MOST_BYTES >> 20} MiB" if info.file_size > MOST_BYTES else ""

@@ -12,7 +12,7 @@ from kit.db import Database, ReadSession, WriteSession
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.content import rules
-from services.content.announcements import announce_lessons
+from services.content.announcements import announce_lessons, announce_units
 from services.content.lessons import lesson_to_proto
 from services.content.models import Course, Lesson, Unit
 from services.content.queries import batches, courses, hiding, positions, purging, units
@@ -39,9 +39,9 @@ class UnitService:
             if course is None or course.deleted_at is not None:
                 raise rules.missing("course")
             rules.check_open("course", course.status)
-            await positions.settle(session, Unit.course_id, unit)
+            moved = await positions.settle(session, Unit.course_id, unit)
             session.add(unit)
-            return await _record(session, Action.CREATE, unit)
+            return await _record(session, Action.CREATE, unit, *moved)
 
     async def GetUnit(self, request: units_pb2.GetUnitRequest, context: Any) -> UnitMessage:
         async with self.db.read() as session:
@@ -71,11 +71,11 @@ class UnitService:
             require("update", unit)
             check_etag(unit, request.unit.etag)
             rules.check_open("course", course.status)
-            before = unit.position
+            before, moved = unit.position, []
             fieldmask.apply(unit, request.unit, request.update_mask, WRITABLE)
             if unit.position != before:
-                await positions.settle(session, Unit.course_id, unit)
-            return await _record(session, Action.UPDATE, unit)
+                moved = [unit.id, *await positions.settle(session, Unit.course_id, unit)]
+            return await _record(session, Action.UPDATE, unit, *moved)
 
     async def DeleteUnit(self, request: units_pb2.DeleteUnitRequest, context: Any) -> UnitMessage:
         async with self.db.write() as session:
@@ -94,9 +94,10 @@ class UnitService:
             check_etag(unit, request.etag)
             rules.check_deleted("unit", unit.deleted_at, "course", parent_deleted=course.deleted_at is not None)
             await hiding.mark_unit(session, unit.id, unit.deleted_at, None)
+            before = unit.position
             await positions.return_to(session, Unit.course_id, unit)
             unit.deleted_at = None
-            return await _record(session, Action.UNDELETE, unit)
+            return await _record(session, Action.UNDELETE, unit, *([unit.id] if unit.position != before else ()))
 
     async def ReorderLessons(
         self, request: units_pb2.ReorderLessonsRequest, context: Any
@@ -126,10 +127,11 @@ async def _require_as_of_course(session: ReadSession, action: str, unit: Any, co
     require(action, unit, resource="unit", known=known)
 
 
-async def _record(session: WriteSession, action: Action, unit: Unit) -> UnitMessage:
-    """Audits and writes the change; returns the unit as it is now."""
+async def _record(session: WriteSession, action: Action, unit: Unit, *moved: UUID) -> UnitMessage:
+    """Audits and writes the change, and announces the units that it moved; returns the unit as it is now."""
     audit.record(session, action, unit)
     await session.flush()
+    await announce_units(session, unit.course_id, moved)
     return unit_to_proto(unit)
 
 

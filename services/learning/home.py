@@ -7,9 +7,10 @@ from kit.auth import current
 from kit.db import Database
 from kit.models import now
 from services.learning import rules
+from services.learning.learner_analytics import streak_to_proto
 from services.learning.models import Enrollment, VocabularyProgress
 from services.learning.queries import home as queries
-from services.learning.queries.vocabulary_progress import count_queue, list_due
+from services.learning.queries.vocabulary_progress import list_due
 from storyloom.learning.v1 import home_pb2
 
 MOST_COURSES, MOST_WORDS = 50, 10
@@ -27,12 +28,13 @@ class HomeService:
         at, user_id = now(), current().subject
         async with self.db.read() as session:
             courses = await queries.list_courses(session, user_id, MOST_COURSES)
-            counts = await count_queue(session, user_id, at, at)
+            counts = await queries.count_home(session, user_id, at)
             due = await list_due(session, user_id, at, MOST_WORDS) if counts.due_count else []
         return home_pb2.Home(
             courses=map(_course_to_proto, courses),
             due_count=counts.due_count,
             due_vocabulary_ids=[str(row.vocabulary_id) for row in due],
+            streak=streak_to_proto(counts),
         )
 
 

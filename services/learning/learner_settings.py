@@ -14,6 +14,7 @@ from kit.ids import NIL
 from kit.models import check_etag, now
 from services.learning.models import LearnerSettings
 from services.learning.queries import learners as queries
+from services.learning.queries.daily_activity import recount
 from services.learning.scheduling import DEFAULT_MAXIMUM_INTERVAL_DAYS, DEFAULT_RETENTION, last_change
 from storyloom.learning.v1 import learner_settings_pb2
 from storyloom.learning.v1.learner_settings_pb2 import LearnerSettings as SettingsMessage
@@ -56,12 +57,14 @@ class LearnerSettingsService:
             await _check_time_zone(session, wanted.time_zone)
             await queries.lock_learner(session, user_id)
             chosen = await _to_change(session, user_id, wanted.etag)
-            fresh = chosen.revision is None
+            fresh, zone = chosen.revision is None, chosen.time_zone
             fieldmask.apply(chosen, wanted, request.update_mask, WRITABLE, CONVERT)
             retention, interval = chosen.desired_retention, chosen.maximum_interval_days
             await queries.insert_retention_change(session, user_id, now(), retention, interval)
             audit.record(session, Action.CREATE if fresh else Action.UPDATE, chosen)
             await session.flush()
+            if chosen.time_zone != zone:
+                await recount(session, user_id)
             common = await _of_tenant(session)
         return settings_to_proto(chosen, common)
 

@@ -17,6 +17,8 @@ from services.learning.models import LearningSession
 from services.learning.progress import taken_lessons
 from services.learning.projections import LessonIndex
 from services.learning.queries import learning_sessions as queries
+from services.learning.queries.daily_activity import Happened, tally
+from services.learning.queries.learners import lock_learner
 from services.learning.queries.progress import get_standing
 from services.learning.rules import Activity
 from storyloom.content.v1.stories_pb2 import GetStoryRequest
@@ -39,6 +41,7 @@ class LearningSessionService:
         await self._check_story(opened)
         await self._index.ensure(opened.lesson_id)
         async with self.db.write() as session:
+            opened.change = await lock_learner(session, opened.user_id)
             standing = await get_standing(session, opened.user_id, opened.lesson_id)
             require("create", opened, known=taken_lessons(standing))
             rules.check_open(published=standing.published, enrolled=standing.enrolled)
@@ -80,7 +83,7 @@ class LearningSessionService:
         async with self.db.write() as session:
             running = await _get_own(session, request.id)
             rules.check_running(rules.state_at(running.state, running.last_seen_time, at))
-            _accrue(running, at, request.interactions)
+            await accrue(session, running, at, request.interactions)
         return session_to_proto(running, at)
 
     async def EndLearningSession(
@@ -92,7 +95,7 @@ class LearningSessionService:
             if running.state != "ended":
                 check_etag(running, request.etag)
                 rules.check_running(rules.state_at(running.state, running.last_seen_time, at))
-                _end(session, running, at)
+                await _end(session, running, at)
         return session_to_proto(running, at)
 
     async def _check_story(self, opened: LearningSession) -> None:
@@ -117,37 +120,44 @@ def _opened(wanted: SessionMessage) -> LearningSession:
 
 async def _get_own(session: WriteSession, session_id: str) -> LearningSession:
     """The session to change, locked. Whatever their rights, nobody lives through another's session."""
+    change = await lock_learner(session, current().subject)
     found = await queries.get_session_to_change(session, UUID(session_id))
     require("update", found)
     if found.user_id != current().subject:
         raise denied("learning_session", "update")
+    if found.state == "open":
+        found.change = change
     return found
 
 
 async def _end_earlier(session: WriteSession, opened: LearningSession) -> None:
     earlier = await queries.find_open_session(session, opened.user_id)
     if earlier is not None:
-        _end(session, earlier, opened.start_time)
+        earlier.change = opened.change
+        await _end(session, earlier, opened.start_time)
         # Before the new one is added: only one may be open, at every moment.
         await session.flush()
 
 
-def _end(session: WriteSession, running: LearningSession, at: datetime) -> None:
+async def _end(session: WriteSession, running: LearningSession, at: datetime) -> None:
     """Ends a session that is stored as open; one that was left alone ended when it was last heard of."""
     if rules.state_at(running.state, running.last_seen_time, at) == "abandoned":
         running.state = "abandoned"
     else:
-        _accrue(running, at)
+        await accrue(session, running, at)
         running.state = "ended"
     running.end_time = running.last_seen_time
     audit.record(session, "end", running)
 
 
-def _accrue(running: LearningSession, at: datetime, interactions: int = 0) -> None:
+async def accrue(session: WriteSession, running: LearningSession, at: datetime, interactions: int = 0) -> None:
+    """Writes a sign of life down, and what it adds to the day of the learner, who must be locked."""
     account = Activity(running.active_duration, running.last_seen_time, running.interactions)
     account = account.accrue(at, interactions)
+    added = Happened(at=running.start_time, active_duration=account.active - running.active_duration)
     running.active_duration, running.last_seen_time = account.active, account.last_seen
     running.interactions = account.interactions
+    await tally(session, running.user_id, [added])
 
 
 def session_to_proto(row: Any, at: datetime) -> SessionMessage:
@@ -161,6 +171,7 @@ def session_to_proto(row: Any, at: datetime) -> SessionMessage:
         interactions=row.interactions,
         state=f"LEARNING_SESSION_STATE_{state.upper()}",
         etag=str(row.revision),
+        client_session_id=str(row.client_session_id or ""),
     )
     message.start_time.FromDatetime(row.start_time)
     message.last_seen_time.FromDatetime(row.last_seen_time)

@@ -40,6 +40,8 @@ RULES = (
         _own("vocabulary_progress"),
     ),
     Rule("learner reviews words", "vocabulary_review", frozenset({"create", "list"}), _own("vocabulary_review")),
+    Rule("learner exports own statements", "statement", frozenset({"export"}), _own("statement")),
+    Rule("learner sees own days", "daily_activity", frozenset({"read"}), _own("daily_activity")),
     Rule(
         "learner sees and changes own settings",
         "learner_settings",

@@ -17,6 +17,7 @@ from services.learning.models import Progress
 from services.learning.projections import LessonIndex
 from services.learning.queries import progress as queries
 from services.learning.queries.enrollments import is_enrolled
+from services.learning.queries.learners import lock_learner
 from storyloom.learning.v1 import progress_pb2
 from storyloom.learning.v1.progress_pb2 import Progress as ProgressMessage
 from storyloom.learning.v1.progress_pb2 import ProgressStatus
@@ -50,6 +51,7 @@ class ProgressService:
         lesson_id = UUID(request.lesson_id)
         await self._index.ensure(lesson_id)
         async with self.db.write() as session:
+            change = await lock_learner(session, UUID(request.user_id))
             standing = await queries.get_standing(session, UUID(request.user_id), lesson_id)
             require("override", standing, resource="progress")
             rules.check_member(enrolled=standing.enrolled, recorded=standing.id is not None)
@@ -57,7 +59,7 @@ class ProgressService:
             _check_etag(standing, request.etag)
             recorded = standing.status, standing.position_percent
             status, percent = rules.override(recorded, _stored_status(request.status))
-            row = await queries.override_progress(session, standing, status, percent, at=now())
+            row = await queries.override_progress(session, standing, status, percent, at=now(), change=change)
             _record_override(session, row, request.reason.strip())
         return progress_to_proto(row)
 

@@ -1,6 +1,7 @@
 """What learning knows of content and of the tenant: told by events, or asked for before the event is here."""
 
 from collections.abc import Collection, Sequence
+from datetime import UTC
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -12,11 +13,14 @@ from kit.ids import NIL
 from kit.models import now
 from services.learning.queries import learners
 from services.learning.queries import projections as queries
+from services.learning.queries.daily_activity import Happened, tally
+from services.learning.queries.learners import lock_learner
 from services.learning.queries.vocabulary_progress import list_met
 from services.learning.wordlists import same
+from storyloom.assessment.v1.events_pb2 import AttemptGraded
 from storyloom.content.v1.courses_pb2 import CourseStatus
 from storyloom.content.v1.events_pb2 import CourseChanged, LessonChanged
-from storyloom.content.v1.lessons_pb2 import GetLessonRequest, Lesson, LessonStatus
+from storyloom.content.v1.lessons_pb2 import BatchGetLessonsRequest, GetLessonRequest, Lesson, LessonStatus
 from storyloom.content.v1.vocabularies_pb2 import BatchGetVocabulariesRequest, ListVocabulariesRequest, Vocabulary
 from storyloom.event.v1.events_pb2 import Event
 from storyloom.identity.v1.events_pb2 import TenantChanged
@@ -31,7 +35,8 @@ async def on_lesson_changed(session: WriteSession, event: Event, lesson: LessonC
     if lesson.purged:
         await queries.delete_lesson(session, UUID(lesson.lesson_id))
         return
-    values = _lesson_values(lesson) | {"id": UUID(lesson.lesson_id), "deleted": lesson.deleted}
+    place = {"unit_position": lesson.unit_position, "deleted": lesson.deleted}
+    values = _lesson_values(lesson) | {"id": UUID(lesson.lesson_id), **place}
     await queries.upsert_lesson(session, values)
 
 
@@ -42,6 +47,29 @@ async def on_course_changed(session: WriteSession, event: Event, course: CourseC
     status = CourseStatus.Name(course.status).removeprefix("COURSE_STATUS_").lower()
     values = {"title": course.title, "status": status, "deleted": course.deleted}
     await queries.upsert_course(session, {"id": UUID(course.course_id), **values})
+
+
+async def on_attempt_graded(session: WriteSession, event: Event, attempt: AttemptGraded) -> None:
+    """Keeps the latest result, and counts it in the day of the learner."""
+    user_id = UUID(attempt.user_id)
+    await lock_learner(session, user_id)
+    values = {
+        "id": UUID(attempt.attempt_id),
+        "quiz_id": UUID(attempt.quiz_id),
+        "lesson_id": UUID(attempt.lesson_id) if attempt.lesson_id else None,
+        "user_id": user_id,
+        "number": attempt.number,
+        "score": Decimal(attempt.score),
+        "max_score": Decimal(attempt.max_score),
+        "percent": Decimal(attempt.percent),
+        "passed": attempt.passed,
+        "regraded": attempt.regraded,
+        "grade_time": attempt.grade_time.ToDatetime(UTC),
+    }
+    row = await queries.upsert_graded_attempt(session, values)
+    if row is not None:
+        results = ((row.old_passed, row.old_grade_time, -1), (row.passed, row.grade_time, 1))
+        await tally(session, user_id, [Happened(at=at, quizzes_passed=by) for passed, at, by in results if passed])
 
 
 class LessonIndex:
@@ -68,6 +96,33 @@ class LessonIndex:
         # Not remembered yet: with an idempotency key the row is committed, or not, only when the call ends.
         async with self._db.write() as session:
             await queries.insert_lesson(session, _lesson_values(lesson) | {"id": lesson_id, "deleted": False})
+
+    async def known(self, lesson_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the lessons that there are, in the index from then on: deleted ones too, and what content shows to
+        the caller. Raises UNAVAILABLE when content must be asked and cannot."""
+        tenant_id = current().tenant_id
+        found = {one for one in lesson_ids if (tenant_id, one) in self._known}
+        rest = [one for one in lesson_ids if one not in found]
+        if rest:
+            async with self._db.read() as session:
+                there = await queries.list_indexed(session, rest)
+            for one in there:
+                self._remember((tenant_id, one))
+            found |= there | await self._ask([one for one in rest if one not in there])
+        return found
+
+    async def _ask(self, lesson_ids: Sequence[UUID]) -> set[UUID]:
+        if not lesson_ids:
+            return set()
+        request = BatchGetLessonsRequest(ids=map(str, lesson_ids))
+        try:
+            answer = await self._lessons.BatchGetLessons(request, timeout=WORDS_SECONDS)
+        except PermissionDenied:
+            return set()
+        async with self._db.write() as session:
+            for one in answer.lessons:
+                await queries.insert_lesson(session, _lesson_values(one) | {"id": UUID(one.id), "deleted": False})
+        return {UUID(one.id) for one in answer.lessons}
 
     def _remember(self, key: tuple[UUID, UUID]) -> None:
         if len(self._known) >= REMEMBERED_LESSONS:

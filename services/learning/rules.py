@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from kit.errors import FailedPrecondition
+from kit.errors import FailedPrecondition, InvalidArgument
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 IDLE_CAP = timedelta(seconds=60)
 ABANDONED_AFTER = timedelta(minutes=30)
 INTERACTIONS_PER_SECOND = 10
 MOST_MEMBERS = 500
+DAY = timedelta(days=1)
+USUAL_DAYS, MOST_DAYS = 30, 366
 # A view that brings nothing new is written down at most this often.
 VIEW_PRECISION = timedelta(minutes=1)
 
@@ -102,6 +104,27 @@ def check_deleted(deleted_at: datetime | None) -> None:
     """Raises WRONG_STATE unless the cohort is deleted."""
     if deleted_at is None:
         raise wrong_state("The cohort is not deleted.", "undeleted")
+
+
+def day_range(start_day: str, end_day: str, today: date) -> tuple[date, date]:
+    """The range that a request asks for: 30 days up to today unless it says otherwise.
+
+    Raises INVALID_FIELD when a day is none, or the range ends before it begins or is longer than `MOST_DAYS`.
+    """
+    end = _day("end_day", end_day) or today
+    start = _day("start_day", start_day) or end - (USUAL_DAYS - 1) * DAY
+    if start > end:
+        raise InvalidArgument.fields([("end_day", "is before start_day")])
+    if end - start >= MOST_DAYS * DAY:
+        raise InvalidArgument.fields([("start_day", f"is not one of the {MOST_DAYS} days up to end_day")])
+    return start, end
+
+
+def _day(field: str, text: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise InvalidArgument.fields([(field, "is no day of the calendar")]) from error
 
 
 def percent_of(completed: int, lessons: int) -> int:

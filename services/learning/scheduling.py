@@ -60,6 +60,7 @@ class Memory:
     review_count: int = 0
     lapse_count: int = 0
     known: bool = False
+    learn_time: datetime | None = None
 
     @property
     def status(self) -> str:
@@ -107,6 +108,7 @@ def _after(memory: Memory, review: Review) -> Memory:
         review_count=memory.review_count + 1,
         lapse_count=memory.lapse_count + (memory.phase == "review" and rating is Rating.Again),
         known=memory.known if memory.review_count else known,
+        learn_time=memory.learn_time or (review.review_time if card.state is State.Review and not known else None),
     )
 
 

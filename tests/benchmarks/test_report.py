@@ -44,6 +44,11 @@ class TestVerdict:
 
 
 class TestWeaving:
+    def test_sets_a_limit_to_the_grading_of_simple_questions(self) -> None:
+        told = report.grading(report.Grading({"one choice": 5.5, "a number": 6.5, "6 stems": 9.0}, 300.0))
+        assert [line.split()[2:5] for line in told[1:3]] == [["5.5", "6.0", "met"], ["6.5", "6.0", "missed"]]
+        assert told[3].split() == ["6", "stems", "9.0"]
+
     def test_holds_the_short_story_against_its_target_and_each_longer_one_against_the_one_before(self):
         told = report.weaving(report.Weaving({2_000: 15.0, 20_000: 180.0, 200_000: 3240.0}, 300.0))
         verdicts = [line.split("  ")[-1].strip() for line in told[1:]]

@@ -169,7 +169,7 @@ class TestUpdateProgress:
         await school.settle()
         with round_trips(school) as seen:
             await report(school.student, lesson, 20)
-        assert seen == ["BEGIN;", "SELECT", "INSERT", "INSERT", "COMMIT"]
+        assert seen == ["BEGIN;", "SELECT", "WITH", "INSERT", "COMMIT"]
 
     async def test_a_lesson_stays_locked_until_its_prerequisites_are_completed(
         self, school: School, course: Course

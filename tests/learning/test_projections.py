@@ -1,15 +1,29 @@
 """What learning knows of content's lessons: by events, and by asking before the event is here."""
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from storyloom.content.v1.courses_pb2 import DeleteCourseRequest
+from services.learning.projections import on_attempt_graded
+from storyloom.assessment.v1.events_pb2 import AttemptGraded
+from storyloom.content.v1.courses_pb2 import DeleteCourseRequest, ReorderUnitsRequest
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.content.v1.lessons_pb2 import Lesson, UpdateLessonRequest
 from storyloom.content.v1.lessons_pb2_grpc import LessonServiceStub
-from storyloom.learning.v1.progress_pb2 import Progress, ProgressStatus, UpdateProgressRequest
+from storyloom.content.v1.units_pb2 import CreateUnitRequest, Unit, UpdateUnitRequest
+from storyloom.content.v1.units_pb2_grpc import UnitServiceStub
+from storyloom.event.v1.events_pb2 import Event
+from storyloom.learning.v1.progress_pb2 import (
+    GetCourseProgressRequest,
+    Progress,
+    ProgressStatus,
+    UpdateProgressRequest,
+)
 from storyloom.learning.v1.progress_pb2_grpc import ProgressServiceStub
-from tests.learning.conftest import Connection, Course
+from tests.learning.conftest import Connection, Course, MakeCourse
+from tests.learning.reviewing import writing
+from tests.learning.test_home import next_of
 from tests.stack import Person, School, refused
 
 INDEXED = "SELECT * FROM learning.lesson_index WHERE id = $1"
@@ -69,7 +83,8 @@ class TestLessonIndex:
         after = await tables.fetchrow(INDEXED, second)
         assert before is not None
         assert after is not None
-        times = {"created_at", "updated_at"}
+        # Only the event tells the place of the unit.
+        times = {"created_at", "updated_at", "unit_position"}
         assert {name: value for name, value in after.items() if name not in times} == {
             name: value for name, value in before.items() if name not in times
         }
@@ -111,3 +126,83 @@ class TestLessonIndex:
                 await report(school.student, second, 10)
         finally:
             await school.stack.start_service("content")
+
+
+class TestPlacesOfUnits:
+    async def test_order_the_lessons_of_home_and_the_units_of_a_course(
+        self, school: School, make_course: MakeCourse
+    ) -> None:
+        course = await make_course()
+        await course.enrol(school.student2)
+        second = await course.add_unit()
+        ahead = await course.add_lesson("Của đơn vị 2", unit_id=second)
+        await school.settle()
+        assert await next_of(school.student2, course) == course.lesson_ids[0]
+        courses = school.teacher.stub(CourseServiceStub, "content")
+        await courses.ReorderUnits(ReorderUnitsRequest(id=course.id, unit_ids=[second, course.unit_id]))
+        await school.settle()
+        assert await next_of(school.student2, course) == ahead
+        assert await units_of(school.student2, course) == [second, course.unit_id]
+        # A unit that comes in between moves those behind it.
+        units = school.teacher.stub(UnitServiceStub, "content")
+        between = await units.CreateUnit(CreateUnitRequest(unit=Unit(course_id=course.id, title="1a", position=1)))
+        first = await course.add_lesson("Đầu tiên", unit_id=between.id)
+        await school.settle()
+        assert await next_of(school.student2, course) == first
+        moved = UpdateUnitRequest(unit=Unit(id=between.id, position=4))
+        moved.update_mask.paths.append("position")
+        await units.UpdateUnit(moved)
+        await school.settle()
+        assert await next_of(school.student2, course) == ahead
+        assert await units_of(school.student2, course) == [second, course.unit_id, between.id]
+
+
+async def units_of(person: Person, course: Course) -> list[str]:
+    progress = person.stub(ProgressServiceStub, "learning")
+    found = await progress.GetCourseProgress(GetCourseProgressRequest(course_id=course.id))
+    return [one.unit_id for one in found.units]
+
+
+class TestGradedAttempts:
+    KEPT = "SELECT * FROM learning.graded_attempts WHERE id = $1"
+    DAYS = "SELECT coalesce(sum(quizzes_passed), 0) FROM learning.daily_activity WHERE user_id = $1"
+
+    def graded(self, attempt_id: UUID, user_id: UUID, minute: int, *, passed: bool) -> AttemptGraded:
+        told = AttemptGraded(
+            attempt_id=str(attempt_id),
+            quiz_id=str(uuid4()),
+            user_id=str(user_id),
+            number=2,
+            score="7.25" if passed else "1",
+            max_score="9",
+            percent="80.56" if passed else "11.11",
+            passed=passed,
+            regraded=minute > 0,
+        )
+        told.grade_time.FromDatetime(datetime(2026, 10, 1, 9, minute, tzinfo=UTC))
+        return told
+
+    async def test_are_kept_as_last_graded_in_whatever_order_that_is_heard(
+        self, school: School, tables: "Connection[Any]"
+    ) -> None:
+        for order in ((0, 1, 2), (2, 1, 0), (1, 1, 0, 2, 2)):
+            attempt_id, user_id = uuid4(), uuid4()
+            for minute in order:
+                async with writing(school) as session:
+                    told = self.graded(attempt_id, user_id, minute, passed=minute == 2)
+                    await on_attempt_graded(session, Event(), told)
+            row = await tables.fetchrow(self.KEPT, attempt_id)
+            assert row is not None
+            assert (row["score"], row["max_score"], row["percent"]) == (Decimal("7.25"), 9, Decimal("80.56"))
+            assert (row["passed"], row["regraded"], row["number"], row["lesson_id"]) == (True, True, 2, None)
+            assert await tables.fetchval(self.DAYS, user_id) == 1
+
+    async def test_count_no_more_when_a_regrade_takes_the_pass_away(
+        self, school: School, tables: "Connection[Any]"
+    ) -> None:
+        attempt_id, user_id = uuid4(), uuid4()
+        for minute, counted in ((0, 1), (3, 0)):
+            async with writing(school) as session:
+                told = self.graded(attempt_id, user_id, minute, passed=minute == 0)
+                await on_attempt_graded(session, Event(), told)
+            assert await tables.fetchval(self.DAYS, user_id) == counted

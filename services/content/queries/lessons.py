@@ -99,10 +99,22 @@ async def list_lessons(
 
 
 async def list_by_ids(session: WriteSession, lesson_ids: Collection[UUID]) -> Sequence[Any]:
-    """The columns of these lessons, deleted or not, with all prerequisites that they ever may have again."""
+    """The columns of these lessons, deleted or not, with all prerequisites that they ever may have again, and the
+    places of their units."""
     every = ALL_PREREQUISITES.scalar_subquery().label("all_prerequisite_ids")
-    statement = select(*COLUMNS, every).where(Lesson.tenant_id == session.tenant_id, Lesson.id.in_(lesson_ids))
+    statement = (
+        select(*COLUMNS, every, Unit.position.label("unit_position"))
+        .join(Unit, and_(Unit.tenant_id == Lesson.tenant_id, Unit.id == Lesson.unit_id))
+        .where(Lesson.tenant_id == session.tenant_id, Lesson.id.in_(lesson_ids))
+    )
     return (await session.execute(statement)).all()
+
+
+async def list_of_units(session: WriteSession, course_id: UUID, unit_ids: Collection[UUID]) -> Sequence[UUID]:
+    """The ids of all lessons of these units of the course, deleted or not."""
+    mine = (Lesson.course_id == course_id, Lesson.unit_id.in_(unit_ids))
+    statement = select(Lesson.id).where(Lesson.tenant_id == session.tenant_id, *mine)
+    return (await session.execute(statement)).scalars().all()
 
 
 async def lock_lesson(session: WriteSession, lesson_id: UUID, *, deleted: bool = False) -> tuple[Lesson, Course]:

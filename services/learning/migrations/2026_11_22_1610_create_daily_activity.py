@@ -24,6 +24,10 @@ CREATE TABLE learning.daily_activity (
   words_learned integer NOT NULL DEFAULT 0,
   readings integer NOT NULL DEFAULT 0,
   quizzes_passed integer NOT NULL DEFAULT 0,
+  active boolean NOT NULL
+    GENERATED ALWAYS AS (
+      active_duration > '00:00:00'::interval OR reviews > 0 OR readings > 0 OR quizzes_passed > 0
+    ) STORED,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT pk_daily_activity PRIMARY KEY (tenant_id, id)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, Interval, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, Interval, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import Resource, now
@@ -41,6 +41,7 @@ class Progress(Resource, Base):
         CheckConstraint("status IN ('not_started', 'in_progress', 'completed')", name="status"),
         CheckConstraint("position_percent BETWEEN 0 AND 100", name="position_percent"),
         Index(None, "tenant_id", "user_id", "lesson_id", unique=True),
+        Index(None, "tenant_id", "user_id", "change"),
         Index(None, "tenant_id", "course_id", "id"),
     )
 
@@ -52,6 +53,12 @@ class Progress(Resource, Base):
     start_time: Mapped[datetime | None]
     last_view_time: Mapped[datetime | None]
     complete_time: Mapped[datetime | None]
+    # When a teacher last set it back to the beginning, and when at least to where it was not completed: what happened
+    # before, and is told of later, counts no more than it would have.
+    reset_time: Mapped[datetime | None]
+    reopen_time: Mapped[datetime | None]
+    # The number of the learner's change that it was last written in.
+    change: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class LearningSession(Resource, Base):
@@ -68,7 +75,13 @@ class LearningSession(Resource, Base):
             postgresql_where=text("state = 'open'"),
         ),
         Index(None, "tenant_id", "user_id", "id"),
+        Index(None, "tenant_id", "user_id", "change"),
         Index(None, "tenant_id", "lesson_id", "id"),
+        Index(
+            "ix_learning_sessions_of_story",
+            "tenant_id", "story_id", "user_id",
+            postgresql_where=text("story_id IS NOT NULL AND state <> 'open'"),
+        ),
     )  # fmt: skip
 
     user_id: Mapped[UUID]
@@ -81,3 +94,7 @@ class LearningSession(Resource, Base):
     interactions: Mapped[int] = mapped_column(default=0)
     # A session without a sign of life is abandoned, though nobody comes by to write it down: see `rules.state_at`.
     state: Mapped[str] = mapped_column(Text, default="open", server_default="open")
+    # What the client called it in its events, of which all else follows; None when it was opened here.
+    client_session_id: Mapped[UUID | None]
+    # The number of the learner's change that it was last written in.
+    change: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))

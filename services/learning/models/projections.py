@@ -1,8 +1,10 @@
-"""What other services tell: `lesson_index` and `course_index` mirror content."""
+"""What other services tell: `lesson_index` and `course_index` mirror content, `graded_attempts` assessment."""
 
+from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, Index, Uuid, text
+from sqlalchemy import ARRAY, CheckConstraint, Index, Integer, Numeric, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import TenantRow, Timed
@@ -22,6 +24,8 @@ class IndexedLesson(TenantRow, Timed, Base):
     unit_id: Mapped[UUID]
     title: Mapped[str]
     status: Mapped[str]
+    # 0 until content has told of the place.
+    unit_position: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     position: Mapped[int]
     prerequisite_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -36,3 +40,24 @@ class IndexedCourse(TenantRow, Timed, Base):
     title: Mapped[str] = mapped_column(server_default="")
     status: Mapped[str]
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class GradedAttempt(TenantRow, Timed, Base):
+    """The latest result of an attempt, whose id is the row's."""
+
+    __tablename__ = "graded_attempts"
+    __table_args__ = (
+        Index(None, "tenant_id", "user_id", "grade_time", "id"),
+        Index(None, "tenant_id", "grade_time", "id"),
+    )
+
+    quiz_id: Mapped[UUID]
+    lesson_id: Mapped[UUID | None]
+    user_id: Mapped[UUID]
+    number: Mapped[int]
+    score: Mapped[Decimal] = mapped_column(Numeric)
+    max_score: Mapped[Decimal] = mapped_column(Numeric)
+    percent: Mapped[Decimal] = mapped_column(Numeric)
+    passed: Mapped[bool]
+    regraded: Mapped[bool]
+    grade_time: Mapped[datetime]

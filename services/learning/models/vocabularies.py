@@ -71,6 +71,7 @@ class VocabularyReview(TenantRow, Base):
         Index("ix_vocabulary_reviews_of_word", "tenant_id", "user_id", "vocabulary_id", "review_time", "id"),
         Index(None, "tenant_id", "user_id", "review_time", "id"),
         Index(None, "tenant_id", "review_time", "id"),
+        Index(None, "tenant_id", "receive_time", "id"),
         Index(None, "tenant_id", "vocabulary_id", "review_time", "id"),
     )
 
@@ -90,7 +91,15 @@ class VocabularyExposure(TenantRow, Base):
     """A reading in which words were seen. Rows are only ever added. The id is made of the user and the client's."""
 
     __tablename__ = "vocabulary_exposures"
-    __table_args__ = (Index(None, "tenant_id", "user_id", "id"),)
+    __table_args__ = (
+        Index(None, "tenant_id", "user_id", "id"),
+        Index(None, "tenant_id", "receive_time", "id"),
+        Index(
+            "ix_vocabulary_exposures_of_story",
+            "tenant_id", "story_id", "user_id",
+            postgresql_where=text("story_id IS NOT NULL"),
+        ),
+    )  # fmt: skip
 
     user_id: Mapped[UUID]
     event_id: Mapped[UUID]
@@ -144,6 +153,8 @@ class VocabularyProgress(Resource, Base):
     difficulty: Mapped[float | None] = mapped_column(Double)
     due_time: Mapped[datetime | None]
     first_review_time: Mapped[datetime | None]
+    # The first review, not one that says the word is known, after which the word was to be asked for after days.
+    learn_time: Mapped[datetime | None]
     last_review_time: Mapped[datetime | None]
     last_review_id: Mapped[UUID | None]
     review_count: Mapped[int] = mapped_column(Integer)

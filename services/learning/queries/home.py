@@ -1,16 +1,28 @@
-"""The one statement about all the courses that a learner takes."""
+"""The statements about where a learner goes on: one about all the courses they take, one about words and days."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, case, exists, func, select, true
+from sqlalchemy import Row, Select, and_, case, exists, func, select, true
 from sqlalchemy.orm import aliased
 
-from kit.access import visible
-from kit.db import ReadSession
-from services.learning.models import Enrollment, IndexedCourse, IndexedLesson, Progress
+from kit.access import filtered, visible
+from kit.db import ReadSession, Shapes
+from services.learning.models import (
+    DailyActivity,
+    Enrollment,
+    IndexedCourse,
+    IndexedLesson,
+    Progress,
+    VocabularyProgress,
+)
+from services.learning.queries.learner_analytics import streak
+from services.learning.queries.vocabulary_progress import count_due
 from services.learning.rules import Status
+
+SHAPES = Shapes()
 
 
 async def list_courses(session: ReadSession, user_id: UUID, most: int) -> Sequence[Row[Any]]:
@@ -38,6 +50,21 @@ async def list_courses(session: ReadSession, user_id: UUID, most: int) -> Sequen
         .limit(most)
     )
     return (await session.execute(statement)).all()
+
+
+async def count_home(session: ReadSession, user_id: UUID, at: datetime) -> Any:
+    """`due_count`, as `count_queue` tells it, and the streak."""
+    due, days = filtered("list", VocabularyProgress), filtered("read", DailyActivity)
+    values = {"learner": user_id, "at": at, **due.values, **days.values}
+    (row,) = await SHAPES.fetch(
+        session, (due.shape, days.shape), lambda: _home(due.expression, days.expression), values
+    )
+    return row
+
+
+def _home(due: Any, days: Any) -> Select[Any]:
+    counted: Any = count_due(due).label("due_count")
+    return select(counted, streak(days))
 
 
 def _taken(session: ReadSession, user_id: UUID) -> Any:
@@ -104,7 +131,7 @@ def _following(session: ReadSession, taken: Any, mine: Any) -> Any:
             mine.c.status.is_distinct_from(Status.COMPLETED),
             ~_is_locked(session, mine),
         )
-        .order_by(IndexedLesson.unit_id, IndexedLesson.position, IndexedLesson.id)
+        .order_by(IndexedLesson.unit_position, IndexedLesson.unit_id, IndexedLesson.position, IndexedLesson.id)
         .limit(1)
         .lateral("following")
     )

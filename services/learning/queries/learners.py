@@ -1,6 +1,7 @@
 """Statements about learners, and about what they chose."""
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,14 @@ INSERT INTO learning.learners AS l (tenant_id, id, changes) VALUES ($1, $2, 1)
 ON CONFLICT (tenant_id, id) DO UPDATE SET changes = l.changes + 1, updated_at = now()
 RETURNING l.changes
 """
+# In one order, so that no two of these wait for each other.
+LOCK_ALL = """
+INSERT INTO learning.learners AS l (tenant_id, id, changes)
+SELECT $1, one, 1 FROM unnest($2::uuid[]) AS one ORDER BY one
+ON CONFLICT (tenant_id, id) DO UPDATE SET changes = l.changes + 1, updated_at = now()
+RETURNING l.id, l.changes
+"""
+CHANGES = "SELECT changes FROM learning.learners WHERE tenant_id = $1 AND id = $2"
 # Of each, what was in force at the time, and all that followed.
 RETENTION_CHANGES = """
 SELECT r.user_id, r.effective_time, r.desired_retention, r.maximum_interval_days
@@ -31,6 +40,10 @@ SELECT date_trunc('day', $3::timestamptz, coalesce(max(time_zone), 'UTC')) AS be
        coalesce(max(new_words_per_day), {DEFAULT_NEW_WORDS_PER_DAY}) AS new_words_per_day
 FROM learning.learner_settings WHERE tenant_id = $1 AND user_id = $2
 """  # noqa: S608
+TODAY = """
+SELECT ($3::timestamptz AT TIME ZONE coalesce(max(time_zone), 'UTC'))::date AS day
+FROM learning.learner_settings WHERE tenant_id = $1 AND user_id = $2
+"""
 SETTINGS: tuple[Any, ...] = (
     LearnerSettings.id,
     LearnerSettings.user_id,
@@ -52,6 +65,17 @@ async def lock_learner(session: WriteSession, user_id: UUID) -> int:
     return int((await session.fetchrow(LOCK, user_id)).changes)
 
 
+async def lock_learners(session: WriteSession, user_ids: Collection[UUID]) -> dict[UUID, int]:
+    """The same of several, each once: the numbers by learner."""
+    return {row.id: int(row.changes) for row in await session.fetch(LOCK_ALL, list(user_ids))}
+
+
+async def get_changes(session: ReadSession, user_id: UUID) -> int:
+    """The number of the learner's latest change that is committed, or made here; 0 before the first."""
+    row = await session.fetchrow(CHANGES, user_id)
+    return int(row.changes) if row else 0
+
+
 async def find_settings(session: ReadSession, user_id: UUID) -> Any:
     """The learner's settings; None when none were written."""
     statement = select(*SETTINGS).where(
@@ -63,6 +87,12 @@ async def find_settings(session: ReadSession, user_id: UUID) -> Any:
 async def get_day(session: ReadSession, user_id: UUID, at: datetime) -> Any:
     """When the day of the learner began that it was at this time, and how many new words are for it."""
     return await session.fetchrow(DAY, user_id, at)
+
+
+async def get_today(session: ReadSession, user_id: UUID, at: datetime) -> date:
+    """The day that it was for the learner at this time."""
+    today: date = (await session.fetchrow(TODAY, user_id, at)).day
+    return today
 
 
 async def find_settings_to_change(session: WriteSession, user_id: UUID) -> LearnerSettings | None:

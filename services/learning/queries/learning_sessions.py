@@ -14,6 +14,8 @@ from kit.errors import Aborted
 from kit.pagination import Page
 from services.learning.models import LearningSession
 from services.learning.queries.base import found
+from services.learning.queries.daily_activity import Happened, tally
+from services.learning.queries.learners import lock_learners
 from services.learning.rules import ABANDONED_AFTER
 
 SESSION: tuple[Any, ...] = (
@@ -28,6 +30,7 @@ SESSION: tuple[Any, ...] = (
     LearningSession.interactions,
     LearningSession.state,
     LearningSession.revision,
+    LearningSession.client_session_id,
 )
 
 
@@ -65,17 +68,19 @@ async def find_open_session(session: WriteSession, user_id: UUID) -> LearningSes
 
 async def list_silent_to_change(
     session: WriteSession, after: UUID, since: datetime, most: int
-) -> Sequence[LearningSession]:
-    """The next sessions stored as open that were last heard of before `since`, locked; not those that somebody is
-    changing at this moment."""
-    statement = (
-        select(LearningSession)
-        .where(_silent(session, since), LearningSession.id > after)
-        .order_by(LearningSession.id)
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    return (await session.execute(statement)).scalars().all()
+) -> tuple[Sequence[LearningSession], UUID | None]:
+    """The next sessions stored as open that were last heard of before `since`, locked with their learners; and the id
+    of the last one that was looked at."""
+    silent = select(LearningSession).where(_silent(session, since)).order_by(LearningSession.id)
+    ids = silent.with_only_columns(LearningSession.id, LearningSession.user_id)
+    rows = (await session.execute(ids.where(LearningSession.id > after).limit(most))).all()
+    changes = await lock_learners(session, {row.user_id for row in rows})
+    # Some may have been heard of since.
+    still = silent.where(LearningSession.id.in_([row.id for row in rows])).with_for_update()
+    found = (await session.execute(still)).scalars().all() if rows else ()
+    for one in found:
+        one.change = changes[one.user_id]
+    return found, rows[-1].id if rows else None
 
 
 async def count_silent(session: ReadSession, since: datetime) -> int:
@@ -91,12 +96,17 @@ def _silent(session: ReadSession, since: datetime) -> Any:
 
 
 async def insert_session(session: WriteSession, opened: LearningSession) -> None:
-    """Raises ABORTED (CONCURRENT_CHANGE) when the user opens another session at the same moment."""
+    """Counts the session in the day of the learner, who must be locked.
+
+    Raises ABORTED (CONCURRENT_CHANGE) when the user opens another session at the same moment.
+    """
     session.add(opened)
     try:
         await session.flush()
     except IntegrityError as error:
         raise Aborted("Another session was opened at the same moment; try again.") from error
+    begun = Happened(at=opened.start_time, active_duration=opened.active_duration, sessions=1)
+    await tally(session, opened.user_id, [begun])
 
 
 async def list_sessions(

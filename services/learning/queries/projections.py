@@ -1,5 +1,6 @@
 """Statements about what other services told."""
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +11,33 @@ from kit.db import ReadSession, WriteSession
 from kit.models import now
 from services.learning.models import IndexedCourse, IndexedLesson
 
+ATTEMPT = (
+    *("id", "quiz_id", "lesson_id", "user_id", "number", "score", "max_score", "percent", "passed", "regraded"),
+    "grade_time",
+)
+UPSERT_ATTEMPT = f"""
+INSERT INTO learning.graded_attempts AS a (tenant_id, {", ".join(ATTEMPT)})
+VALUES ($1, {", ".join(f"${number}" for number in range(2, 2 + len(ATTEMPT)))})
+ON CONFLICT (tenant_id, id) DO UPDATE SET
+  {", ".join(f"{name} = excluded.{name}" for name in ATTEMPT[1:])}, updated_at = now()
+WHERE a.grade_time < excluded.grade_time
+RETURNING new.passed, new.grade_time, old.passed AS old_passed, old.grade_time AS old_grade_time
+"""  # noqa: S608
+
 
 async def has_lesson(session: ReadSession, lesson_id: UUID) -> bool:
     statement = select(IndexedLesson.id).where(
         IndexedLesson.tenant_id == session.tenant_id, IndexedLesson.id == lesson_id
     )
     return await session.scalar(statement) is not None
+
+
+async def list_indexed(session: ReadSession, lesson_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the lessons that are in the index."""
+    statement = select(IndexedLesson.id).where(
+        IndexedLesson.tenant_id == session.tenant_id, IndexedLesson.id.in_(lesson_ids)
+    )
+    return set((await session.execute(statement)).scalars())
 
 
 async def insert_lesson(session: WriteSession, values: dict[str, Any]) -> None:
@@ -29,6 +51,11 @@ async def upsert_lesson(session: WriteSession, values: dict[str, Any]) -> None:
 
 async def upsert_course(session: WriteSession, values: dict[str, Any]) -> None:
     await _upsert(session, IndexedCourse, values)
+
+
+async def upsert_graded_attempt(session: WriteSession, values: dict[str, Any]) -> Any:
+    """What is kept of the attempt now, with what was as `old_…`; None when what is kept is as new."""
+    return await session.fetchrow(UPSERT_ATTEMPT, *(values[name] for name in ATTEMPT))
 
 
 async def delete_lesson(session: WriteSession, lesson_id: UUID) -> None:

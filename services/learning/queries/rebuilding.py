@@ -8,6 +8,7 @@ from uuid import UUID
 
 from kit.db import ReadSession, WriteSession
 from kit.ids import new_id
+from services.learning.queries.daily_activity import recount
 from services.learning.queries.learners import lock_learner
 from services.learning.queries.vocabulary_progress import MEMORY
 from services.learning.queries.vocabulary_reviews import refold
@@ -80,7 +81,8 @@ async def count_learners(session: ReadSession) -> int:
 
 
 async def rebuild_learner(session: WriteSession, user_id: UUID) -> Rebuilt:
-    """Makes the learner's progress with words anew from the logs, and mends what is kept otherwise, to the last bit."""
+    """Makes the learner's progress with words anew from the logs, and mends what is kept otherwise, to the last bit;
+    days count what progress says, and so are counted anew then."""
     change = await lock_learner(session, user_id)
     met = [row.vocabulary_id for row in await session.fetch(MET, user_id)]
     exposed = {row.vocabulary_id: row for row in await session.fetch(EXPOSED, user_id)}
@@ -95,6 +97,8 @@ async def rebuild_learner(session: WriteSession, user_id: UUID) -> Rebuilt:
         wrong = [one for one in ids if kept.get(one) != words[one].values or words[one] == Word()]
         await _mend(session, user_id, {one: words[one] for one in wrong}, change)
         mended += wrong
+    if mended:
+        await recount(session, user_id)
     return Rebuilt(len(met), mended)
 
 

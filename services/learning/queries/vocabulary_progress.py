@@ -16,6 +16,7 @@ from kit.models import now
 from kit.pagination import Page
 from services.learning.models import VocabularyProgress
 from services.learning.queries.base import found
+from services.learning.queries.daily_activity import Happened, tally
 from services.learning.queries.learners import lock_learner
 from services.learning.scheduling import Memory
 
@@ -52,9 +53,10 @@ BEGUN = OWN.where(~VocabularyProgress.known, VocabularyProgress.first_review_tim
 LISTS = Shapes()
 MEMORY = (
     *("phase", "step", "stability_days", "difficulty", "due_time", "first_review_time", "last_review_time"),
-    *("last_review_id", "review_count", "lapse_count", "known"),
+    *("last_review_id", "review_count", "lapse_count", "known", "learn_time"),
 )
-RETURNED = ", ".join(f"new.{name}" for name in (*FIELDS, "change")) + ", old.status AS old_status"
+NEW_VALUES, OLD_VALUES = (*FIELDS, "learn_time", "change"), ("status", "first_review_time", "learn_time", "known")
+RETURNED = ", ".join((*(f"new.{name}" for name in NEW_VALUES), *(f"old.{name} AS old_{name}" for name in OLD_VALUES)))
 MEMORIES = f"""
 SELECT vocabulary_id, {", ".join(MEMORY)} FROM learning.user_vocabulary_progress
 WHERE tenant_id = $1 AND user_id = $2 AND vocabulary_id = ANY ($3::uuid[])
@@ -64,7 +66,7 @@ INSERT INTO learning.user_vocabulary_progress
   (tenant_id, user_id, change, id, vocabulary_id, status, {", ".join(MEMORY)})
 SELECT $1, $2, $3, word.* FROM unnest($4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::int[], $9::float8[],
   $10::float8[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::uuid[], $15::int[], $16::int[],
-  $17::boolean[]) AS word
+  $17::boolean[], $18::timestamptz[]) AS word
 ON CONFLICT (tenant_id, user_id, vocabulary_id) DO UPDATE SET
   {", ".join(f"{name} = excluded.{name}" for name in ("change", "status", *MEMORY))},
   updated_at = now(), revision = user_vocabulary_progress.revision + 1
@@ -120,8 +122,8 @@ class Appended:
     """What adding reviews, or exposures, of a learner came to; for whatever counts them.
 
     `reviews` and `exposures` are those that were not there before. `words` are the rows of progress that were written,
-    as they are now, each with the `old_status` that it had, None where there was none. `refused` are the event ids of
-    reviews of words that have as many as a word may have. `change` is the number of the learner's change.
+    as they are now, each with what it was as `old_…` (`OLD_VALUES`), None where there was none. `refused` are the event
+    ids of reviews of words that have as many as a word may have. `change` is the number of the learner's change.
     """
 
     user_id: UUID
@@ -140,6 +142,7 @@ async def append_exposures(
     change = change or await lock_learner(session, user_id)
     added = await _insert_exposures(session, user_id, exposures)
     words = await _upsert_exposed(session, user_id, added, change)
+    await tally(session, user_id, [Happened(at=one.exposure_time, readings=1) for one in added])
     return Appended(user_id=user_id, change=change, exposures=added, words=words)
 
 
@@ -271,8 +274,13 @@ async def count_queue(session: ReadSession, user_id: UUID, at: datetime, day: da
     return row
 
 
+def count_due(seen: Any) -> Any:
+    """A subquery: the words of `learner` that are due `at` the time and are seen, as many as anybody needs to know."""
+    return _count(DUE.where(seen), MOST_COUNTED)
+
+
 def _counts(seen: Any) -> Any:
-    due, begun = _count(DUE.where(seen), MOST_COUNTED), _count(BEGUN.where(seen), MOST_BEGUN)
+    due, begun = count_due(seen), _count(BEGUN.where(seen), MOST_BEGUN)
     return select(due.label("due_count"), begun.label("begun_count"))
 
 

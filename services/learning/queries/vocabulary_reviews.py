@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid5
@@ -15,9 +15,10 @@ from kit.errors import ResourceExhausted
 from kit.models import now
 from kit.pagination import Page
 from services.learning.models import VocabularyReview
+from services.learning.queries.daily_activity import Happened, tally
 from services.learning.queries.learners import list_retention_changes, lock_learner
 from services.learning.queries.vocabulary_progress import Appended, NewReview, list_memories, upsert_memories
-from services.learning.scheduling import MOST_REVIEWS, NOTHING, Change, Memory, Review, fold, in_force
+from services.learning.scheduling import KNOWN, MOST_REVIEWS, NOTHING, Change, Memory, Review, fold, in_force
 
 # Of late reviews: they are folded in with all others of their words. It takes a third of a second.
 MOST_FOLDED_AT_ONCE = 20_000
@@ -70,9 +71,32 @@ async def append_reviews(
     added = await _insert(session, user_id, by_id) if by_id else {}
     folded = await _folded(session, user_id, added.values(), memories, by_id)
     words = await upsert_memories(session, user_id, folded, change)
-    return Appended(
-        user_id=user_id, change=change, reviews=[by_id[one] for one in added], words=words, refused=refused
-    )
+    new = [by_id[one] for one in added]
+    await tally(session, user_id, happened(new, words))
+    return Appended(user_id=user_id, change=change, reviews=new, words=words, refused=refused)
+
+
+def happened(reviews: Iterable[NewReview], words: Iterable[Any]) -> list[Happened]:
+    """What new reviews, and what has become of their words, are in the days of the learner."""
+    made = [
+        Happened(at=one.review_time, reviews=1, reviews_forgotten=int(one.rating == "again"))
+        for one in reviews
+        if one.source != KNOWN
+    ]
+    for word in words:
+        # A review that came late moves the word from one day to another.
+        for at, by in _moved(word, "first_review_time"):
+            made.append(Happened(at=at, words_begun=by))
+        for at, by in _moved(word, "learn_time"):
+            made.append(Happened(at=at, words_learned=by))
+    return made
+
+
+def _moved(word: Any, name: str) -> list[tuple[datetime, int]]:
+    """The time to take back and the one to add, if what the learner did with the word at that time has changed."""
+    before = None if word.old_known else word[f"old_{name}"]
+    after = None if word.known else word[name]
+    return [] if before == after else [(at, by) for at, by in ((before, -1), (after, 1)) if at]
 
 
 def review_id(user_id: UUID, event_id: UUID) -> UUID:
