@@ -184,7 +184,7 @@ def right_answers(attempt: Mapping[str, Any]) -> list[dict[str, Any]]:
         key = known[question["prompt"]]
         right = {choice["text"] for choice in key["choices"] if choice["correct"]}
         chosen = [choice["id"] for choice in question["choices"] if choice["text"] in right]
-        blanks = [blank["accepted"][0] for blank in key["blanks"]]
+        blanks = [blank["accepted"][0]["text"] for blank in key["blanks"]]
         responses.append({"questionId": question["questionId"], "choiceIds": chosen, "blanks": blanks})
     return responses
 

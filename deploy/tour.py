@@ -167,7 +167,7 @@ def answers(questions: list[Any]) -> Iterator[dict[str, Any]]:
         key = known[question["prompt"]]
         right = {choice["text"] for choice in key["choices"] if choice["correct"]}
         chosen = [choice["id"] for choice in question.get("choices", []) if choice["text"] in right]
-        blanks = [blank["accepted"][0] for blank in key["blanks"]]
+        blanks = [blank["accepted"][0]["text"] for blank in key["blanks"]]
         if position == len(questions) - 1:
             chosen, blanks = chosen[:0], ["?" for _ in blanks]
         yield {"questionId": question["questionId"], "choiceIds": chosen, "blanks": blanks}

@@ -35,10 +35,10 @@ def connection(url: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(url)
     credentials, at, place = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    variables = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     if password:
-        environment["PGPASSWORD"] = unquote(password)
-    return urlunsplit(parts._replace(netloc=f"{user}{at}{place}")), environment
+        variables["PGPASSWORD"] = unquote(password)
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{place}")), variables
 
 
 @contextmanager

@@ -1,37 +1,43 @@
 """The bank of questions: each change of one makes a new version."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
+
+from google.protobuf.empty_pb2 import Empty
 
 from kit import audit, fieldmask
 from kit.access import require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database
-from kit.ids import new_id
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.assessment import models
-from services.assessment.bodies import check_body
+from services.assessment.bodies import check_body, check_tags, tag_key
 from services.assessment.queries import questions as queries
-from services.assessment.rules import wrong_state
+from services.assessment.queries.exercises import check_exercise
+from services.assessment.question_messages import CONTENTS, body_of, question_to_proto, stored_type
+from services.assessment.rules import plain, wrong_state
 from storyloom.assessment.v1 import questions_pb2
 from storyloom.assessment.v1.questions_pb2 import (
-    Blank,
-    Choice,
+    BatchGetQuestionsRequest,
+    BatchGetQuestionsResponse,
     CreateQuestionRequest,
     DeleteQuestionRequest,
     GetQuestionRequest,
     ListQuestionsRequest,
     ListQuestionsResponse,
+    ListQuestionUsesRequest,
+    ListQuestionUsesResponse,
+    PurgeQuestionRequest,
     Question,
-    QuestionType,
+    QuestionUse,
     UndeleteQuestionRequest,
     UpdateQuestionRequest,
 )
 
-WRITABLE = ("prompt", "choices", "multiple", "blanks", "case_sensitive", "ignore_accents", "explanation")
+WRITABLE = (*CONTENTS, "tags")
 
 
 class QuestionService:
@@ -41,11 +47,15 @@ class QuestionService:
         self.db = db
 
     async def CreateQuestion(self, request: CreateQuestionRequest, context: Any) -> Question:
-        body = _body(request.question, WRITABLE) | {"type": _stored_type(request.question.type)}
-        question = models.Question(type=body["type"], prompt=body["prompt"], author_id=current().subject)
+        kind, tags = stored_type(request.question.type), check_tags(request.question.tags)
+        question = models.Question(
+            type=kind, prompt=request.question.prompt, tags=tags, author_id=current().subject, facility=None
+        )
         require("create", question)
+        body = body_of(request.question, kind, CONTENTS)
         check_body(body)
         async with self.db.write() as session:
+            await check_exercise(session, body["exercise_id"])
             session.add(question)
             audit.record(session, Action.CREATE, question)
             await session.flush()
@@ -59,13 +69,28 @@ class QuestionService:
         return question_to_proto(row, row.body)
 
     async def ListQuestions(self, request: ListQuestionsRequest, context: Any) -> ListQuestionsResponse:
-        page = Page.of(request)
-        kind = _stored_type(request.type) if request.type else ""
+        page, tags = Page.of(request), [tag_key(one) for one in request.tags]
+        kind = stored_type(request.type) if request.type else ""
         async with self.db.read() as session:
-            rows, token = await queries.list_questions(session, page, kind=kind, query=request.query)
+            rows, token = await queries.list_questions(
+                session, page, kind=kind, query=request.query, tags=tags, author_id=request.author_id
+            )
         return ListQuestionsResponse(
             questions=[question_to_proto(row, row.body) for row in rows], next_page_token=token
         )
+
+    async def BatchGetQuestions(self, request: BatchGetQuestionsRequest, context: Any) -> BatchGetQuestionsResponse:
+        async with self.db.read() as session:
+            rows = await queries.list_some(session, [UUID(one) for one in request.ids])
+        return BatchGetQuestionsResponse(questions=[question_to_proto(row, row.body) for row in rows])
+
+    async def ListQuestionUses(self, request: ListQuestionUsesRequest, context: Any) -> ListQuestionUsesResponse:
+        page = Page.of(request)
+        async with self.db.read() as session:
+            question = await queries.get_question_row(session, request.question_id)
+            require("read", question, resource="question")
+            rows, token = await queries.list_uses(session, page, question.id)
+        return ListQuestionUsesResponse(question_uses=map(_use_to_proto, rows), next_page_token=token)
 
     async def UpdateQuestion(self, request: UpdateQuestionRequest, context: Any) -> Question:
         names = fieldmask.changes(request.question, request.update_mask, WRITABLE)
@@ -73,12 +98,20 @@ class QuestionService:
             question = await queries.get_question(session, request.question.id)
             require("update", question)
             check_etag(question, request.question.etag)
-            before = await queries.get_body(session, question)
-            body = before | _body(request.question, names)
-            check_body(body, known={choice["id"] for choice in before["choices"]})
-            question.prompt, question.version = body["prompt"], question.version + 1
+            before = await queries.get_latest(session, question)
+            said = [name for name in names if name != "tags"]
+            body = body_of(request.question, question.type, said, before.body)
+            if "tags" in names:
+                question.tags = check_tags(request.question.tags)
+            # What says the same changes the question's etag all the same.
+            question.updated_at = now()
+            if said:
+                check_body(body)
+                if "exercise_id" in said:
+                    await check_exercise(session, body["exercise_id"])
+                question.prompt, question.version = body["prompt"], question.version + 1
+                session.add(_version(question, body, before.preserved))
             audit.record(session, Action.UPDATE, question)
-            session.add(_version(question, body))
         return question_to_proto(question, body)
 
     async def DeleteQuestion(self, request: DeleteQuestionRequest, context: Any) -> Question:
@@ -105,58 +138,28 @@ class QuestionService:
             body = await queries.get_body(session, question)
         return question_to_proto(question, body)
 
-
-def _version(question: models.Question, body: Mapping[str, Any]) -> models.QuestionVersion:
-    """The version row of a checked body; choices that are new get their ids here."""
-    for choice in body["choices"]:
-        choice["id"] = choice["id"] or str(new_id())
-    return models.QuestionVersion(question_id=question.id, version=question.version, body=body)
-
-
-def _body(question: Question, names: Collection[str]) -> dict[str, Any]:
-    """These fields as a body has them."""
-    convert: dict[str, Callable[[], Any]] = {
-        "choices": lambda: [_stored_choice(choice) for choice in question.choices],
-        "blanks": lambda: [list(blank.accepted) for blank in question.blanks],
-    }
-    return {name: convert[name]() if name in convert else getattr(question, name) for name in names}
+    async def PurgeQuestion(self, request: PurgeQuestionRequest, context: Any) -> Empty:
+        async with self.db.write() as session:
+            question = await queries.get_question(session, request.id, deleted=True)
+            require("purge", question)
+            check_etag(question, request.etag)
+            if question.deleted_at is None:
+                raise wrong_state("The question is not deleted.", "not_deleted")
+            if await queries.is_pinned(session, question.id):
+                raise wrong_state("A quiz or an attempt has the question.", "in_use")
+            await queries.purge(session, question)
+            audit.record(session, "purge", question)
+        return Empty()
 
 
-def _stored_choice(choice: Choice) -> dict[str, Any]:
-    return {
-        "id": str(UUID(choice.id)) if choice.id else "",
-        "text": choice.text,
-        "correct": choice.correct,
-        "feedback": choice.feedback,
-    }
-
-
-def question_to_proto(question: Any, body: Mapping[str, Any]) -> Question:
-    """Of an entity or a row, with the body of its version."""
-    message = Question(
-        id=str(question.id),
-        type=type_to_proto(question.type),
-        prompt=body["prompt"],
-        choices=[Choice(**choice) for choice in body["choices"]],
-        multiple=body["multiple"],
-        blanks=[Blank(accepted=accepted) for accepted in body["blanks"]],
-        case_sensitive=body["case_sensitive"],
-        ignore_accents=body["ignore_accents"],
-        explanation=body["explanation"],
-        version=question.version,
-        author_id=str(question.author_id),
-        etag=str(question.revision),
+def _version(question: models.Question, body: Mapping[str, Any], preserved: Any = None) -> models.QuestionVersion:
+    """The version row of a checked body."""
+    return models.QuestionVersion(
+        question_id=question.id, version=question.version, body=body, preserved=preserved or {}
     )
-    message.create_time.FromDatetime(question.created_at)
-    message.update_time.FromDatetime(question.updated_at)
-    if question.deleted_at:
-        message.delete_time.FromDatetime(question.deleted_at)
-    return message
 
 
-def type_to_proto(stored: str) -> str:
-    return f"QUESTION_TYPE_{stored.upper()}"
-
-
-def _stored_type(value: QuestionType) -> str:
-    return QuestionType.Name(value).removeprefix("QUESTION_TYPE_").lower()
+def _use_to_proto(row: Any) -> QuestionUse:
+    return QuestionUse(
+        quiz_id=str(row.id), title=row.title, status=f"QUIZ_STATUS_{row.status.upper()}", points=plain(row.points)
+    )

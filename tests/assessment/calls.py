@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from storyloom.assessment.v1.answers_pb2 import Response
 from storyloom.assessment.v1.attempts_pb2 import (
     Attempt,
     AttemptState,
     CreateAttemptRequest,
     GetAttemptRequest,
-    Response,
     SaveResponsesRequest,
     SubmitAttemptRequest,
 )

@@ -1,14 +1,20 @@
 """A teacher's bank of questions and quizzes, made through the service's own RPCs."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 
-from storyloom.assessment.v1.attempts_pb2 import Attempt, Response
-from storyloom.assessment.v1.questions_pb2 import Blank, Choice, CreateQuestionRequest, Question
+from kit import outbox
+from storyloom.assessment.v1.answers_pb2 import Response
+from storyloom.assessment.v1.attempts_pb2 import Attempt
+from storyloom.assessment.v1.events_pb2 import AttemptGraded
+from storyloom.assessment.v1.question_parts_pb2 import AcceptedText, Blank, Choice
+from storyloom.assessment.v1.questions_pb2 import CreateQuestionRequest, Question
 from storyloom.assessment.v1.questions_pb2_grpc import QuestionServiceStub
 from storyloom.assessment.v1.quizzes_pb2 import CreateQuizRequest, PublishQuizRequest, Quiz, QuizItem
 from storyloom.assessment.v1.quizzes_pb2_grpc import QuizServiceStub
@@ -32,7 +38,7 @@ class Bank:
     async def blank_question(self, *accepted: Sequence[str], **fields: Any) -> Question:
         """A FILL_BLANK question with a blank for each list of accepted texts."""
         prompt = "Fill in " + ", ".join("___" for _ in accepted)
-        blanks = [Blank(accepted=texts) for texts in accepted]
+        blanks = [Blank(accepted=[AcceptedText(text=one) for one in texts]) for texts in accepted]
         return await self.question(type="QUESTION_TYPE_FILL_BLANK", blanks=blanks, **{"prompt": prompt} | fields)
 
     async def question(self, **fields: Any) -> Question:
@@ -40,13 +46,19 @@ class Bank:
         fields = {"prompt": "Which one?", "explanation": "canary-explanation"} | fields
         return await stub.CreateQuestion(CreateQuestionRequest(question=Question(**fields)))
 
-    async def quiz(self, *items: Question | tuple[Question, str], publish: bool = True, **fields: Any) -> Quiz:
+    async def quiz(
+        self, *items: Question | QuizItem | tuple[Question, str], publish: bool = True, **fields: Any
+    ) -> Quiz:
         """A quiz of these questions, for one point each unless told."""
         stub = self.teacher.stub(QuizServiceStub, "assessment")
-        pairs = [item if isinstance(item, tuple) else (item, "1") for item in items]
-        made = [QuizItem(question_id=question.id, points=points) for question, points in pairs]
+        made = [item if isinstance(item, QuizItem) else _item(item) for item in items]
         quiz = await stub.CreateQuiz(CreateQuizRequest(quiz=Quiz(**{"title": "Quiz", "items": made} | fields)))
         return await stub.PublishQuiz(PublishQuizRequest(id=quiz.id)) if publish else quiz
+
+
+def _item(item: Question | tuple[Question, str]) -> QuizItem:
+    question, points = item if isinstance(item, tuple) else (item, "1")
+    return QuizItem(question_id=question.id, points=points)
 
 
 @pytest.fixture
@@ -71,6 +83,60 @@ async def run_out(school: School, attempt: Attempt) -> None:
         " deadline_time = created_at - interval '1 hour' WHERE id = $1",
         attempt.id,
     )
+
+
+@asynccontextmanager
+async def graded_events(school: School) -> AsyncIterator[list[AttemptGraded]]:
+    """What the service publishes about grades meanwhile, as far as it is committed when the block ends."""
+    await school.settle()
+    found: list[AttemptGraded] = []
+    db, insert = school.stack.services["assessment"].db, outbox.insert
+
+    async def noting(driver: Any, schema: str, events: Sequence[outbox.Pending]) -> None:
+        await insert(driver, schema, events)
+        kind = AttemptGraded.DESCRIPTOR.full_name
+        if schema == db.service:
+            found.extend(AttemptGraded.FromString(one.payload) for one in events if one.payload_type == kind)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox, "insert", noting)
+        yield found
+
+
+@asynccontextmanager
+async def transactions(school: School) -> AsyncIterator[list[list[str]]]:
+    """What the service sends to the database meanwhile: the statements of each transaction that is committed.
+
+    The driver tells of what is sent by hand, a moment later; the engine of what it sends prepared.
+    """
+    sent: dict[Any, list[str]] = {}
+    done: list[list[str]] = []
+    engine = school.stack.services["assessment"].db.engine.sync_engine
+    listening: list[tuple[Any, Any]] = []
+
+    def listen(connection: Any, record: Any, proxy: Any) -> None:
+        driver = connection.driver_connection
+
+        def log(logged: Any) -> None:
+            sent.setdefault(driver, []).append(logged.query)
+            if logged.query == "COMMIT":
+                done.append(sent.pop(driver))
+
+        driver.add_query_logger(log)
+        listening.append((driver, log))
+
+    def executed(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        sent.setdefault(connection.connection.driver_connection, []).append(statement)
+
+    event.listen(engine, "checkout", listen)
+    event.listen(engine, "before_cursor_execute", executed)
+    try:
+        yield done
+    finally:
+        event.remove(engine, "checkout", listen)
+        event.remove(engine, "before_cursor_execute", executed)
+        for driver, log in listening:
+            driver.remove_query_logger(log)
 
 
 async def owner_executes(school: School, statement: str, *values: Any) -> list[Any]:

@@ -2,30 +2,29 @@
 
 import unicodedata
 from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.assessment.grading import (
-    Award,
+    Accepted,
     Blank,
     Choice,
     FillBlank,
-    Filled,
     Grade,
-    ItemGrade,
     MultipleChoice,
+    Numeric,
     Question,
-    Reason,
-    Scoring,
-    Selected,
-    TextPolicy,
+    Range,
+    Settled,
+    ShortAnswer,
     grade,
-    grade_item,
-    normalise,
     presented,
 )
+from services.assessment.marks import Answer, Award, Filled, ItemGrade, Reason, Scoring, Selected, Typed
+from services.assessment.texts import TextPolicy
 
 DEFAULT = TextPolicy()
 
@@ -35,15 +34,19 @@ def choices(right: str, wrong: str) -> tuple[Choice, ...]:
 
 
 def select(question: Question, names: str) -> ItemGrade:
-    return grade_item(question, Selected(frozenset(names)))
+    return question.grade(Selected(frozenset(names)))
+
+
+def texts(*accepted: str) -> tuple[Accepted, ...]:
+    return tuple(Accepted(text) for text in accepted)
 
 
 def blank_question(*accepted: str, policy: TextPolicy = DEFAULT) -> FillBlank:
-    return FillBlank("q", (Blank("b", Decimal(1), accepted),), policy)
+    return FillBlank("q", Decimal(1), (Blank("b", texts(*accepted)),), policy)
 
 
 def is_accepted(typed: str, *accepted: str, policy: TextPolicy = DEFAULT) -> bool:
-    return grade_item(blank_question(*accepted, policy=policy), Filled({"b": typed})).score == 1
+    return blank_question(*accepted, policy=policy).grade(Filled({"b": typed})).score == 1
 
 
 class TestSingleChoice:
@@ -51,7 +54,7 @@ class TestSingleChoice:
 
     def test_gives_all_points_for_the_right_choice(self) -> None:
         assert select(self.question, "a") == ItemGrade(
-            "q", (Award("a", Reason.RIGHT_CHOICE, Decimal("2.5")),), Decimal("2.5"), Decimal("2.5")
+            "q", (Award("a", Reason.RIGHT_CHOICE, Decimal("2.5")),), Decimal("2.5"), Decimal("2.5"), correct=True
         )
 
     def test_gives_nothing_and_takes_nothing_for_a_wrong_choice(self) -> None:
@@ -64,22 +67,37 @@ class TestSingleChoice:
 
     @pytest.mark.parametrize("answer", [None, Selected(frozenset())])
     def test_tells_no_answer_from_a_wrong_one(self, answer: Selected | None) -> None:
-        assert grade_item(self.question, answer).awards == (Award("q", Reason.UNANSWERED, Decimal(0)),)
+        assert self.question.grade(answer).awards == (Award("q", Reason.UNANSWERED, Decimal(0)),)
 
     @pytest.mark.parametrize("answer", [Selected(frozenset("ab")), Selected(frozenset("x")), Filled({"a": "a"})])
     def test_refuses_an_answer_the_question_cannot_have(self, answer: Selected | Filled) -> None:
         with pytest.raises(ValueError, match="'q'"):
-            grade_item(self.question, answer)
+            self.question.grade(answer)
 
     def test_is_graded_alike_under_either_scoring(self) -> None:
         strict = MultipleChoice("q", self.question.points, self.question.choices, scoring=Scoring.ALL_OR_NOTHING)
         assert select(strict, "a") == select(self.question, "a")
         assert select(strict, "b") == select(self.question, "b")
 
-    @pytest.mark.parametrize("right", ["", "ab"])
-    def test_refuses_a_question_without_exactly_one_right_choice(self, right: str) -> None:
-        with pytest.raises(ValueError, match="right choices"):
-            MultipleChoice("q", Decimal(1), choices(right, "c"))
+    def test_refuses_a_question_without_a_right_choice(self) -> None:
+        with pytest.raises(ValueError, match="right choice"):
+            MultipleChoice("q", Decimal(1), choices("", "c"))
+
+    @pytest.mark.parametrize(
+        ("picked", "score", "reasons"),
+        [
+            ("a", "10", ["right_choice"]),
+            ("b", "10", ["right_choice"]),
+            ("c", "3.3333333", ["missed_choice", "missed_choice", "partly_right_choice"]),
+            ("d", "0", ["missed_choice", "missed_choice", "wrong_choice", "not_below_zero"]),
+        ],
+    )
+    def test_gives_what_the_choice_says(self, picked: str, score: str, reasons: list[str]) -> None:
+        percents = {"a": "100", "b": "100", "c": "33.333333", "d": "-50"}
+        options = tuple(Choice(name, name in "ab", Decimal(percents[name])) for name in percents)
+        result = select(MultipleChoice("q", Decimal(10), options), picked)
+        assert (result.score, [award.reason for award in result.awards]) == (Decimal(score), reasons)
+        assert result.correct == (picked in "ab")
 
 
 class TestPartialCredit:
@@ -110,48 +128,56 @@ class TestPartialCredit:
         question = MultipleChoice("q", Decimal(6), self.question.choices, True, Scoring.ALL_OR_NOTHING)
         assert select(question, selected).score == score
 
-    @settings(deadline=None)
-    @given(
-        right=st.integers(1, 6),
-        wrong=st.integers(0, 6),
-        points=st.decimals(0, 100, places=2),
-        picks=st.sets(st.integers(0, 11)),
-    )
-    def test_stays_within_bounds_and_is_the_sum_of_its_awards(
-        self, right: int, wrong: int, points: Decimal, picks: set[int]
-    ) -> None:
-        options = tuple(Choice(str(i), i < right) for i in range(right + wrong))
-        selected = frozenset(str(i) for i in picks if i < right + wrong)
-        result = grade_item(MultipleChoice("q", points, options, multiple=True), Selected(selected))
-        assert 0 <= result.score <= result.max_score == points
-        assert abs(sum(award.points for award in result.awards) - result.score) < Decimal("1e-20")
-        full = selected == {choice.id for choice in options if choice.correct}
-        assert (result.score == points) == (full or points == 0)
-        if wrong and len(selected) == right + wrong:
-            assert result.score == 0
+    def test_takes_back_what_goes_beyond_all_points(self) -> None:
+        options = tuple(Choice(name, correct=True, percent=Decimal(60)) for name in "ab")
+        result = select(MultipleChoice("q", Decimal(5), options, multiple=True), "ab")
+        assert [(award.reason, award.points) for award in result.awards] == [
+            (Reason.RIGHT_CHOICE, 3),
+            (Reason.RIGHT_CHOICE, 3),
+            (Reason.NOT_ABOVE_MAXIMUM, -1),
+        ]
+        assert (result.score, result.correct) == (5, True)
 
 
 class TestFillBlank:
     def test_grades_each_blank_on_its_own(self) -> None:
-        question = FillBlank(
+        blanks = {"animal": ("con mèo", "mèo"), "verb": ("ngủ",), "place": ("nhà",)}
+        question = FillBlank("q", Decimal("1.5"), tuple(Blank(name, texts(*blanks[name])) for name in blanks))
+        assert question.grade(Filled({"animal": "Mèo", "verb": "ăn"})) == ItemGrade(
             "q",
             (
-                Blank("animal", Decimal("1.5"), ("con mèo", "mèo")),
-                Blank("verb", Decimal(1), ("ngủ",)),
-                Blank("place", Decimal("0.5"), ("nhà",)),
-            ),
-        )
-        result = grade_item(question, Filled({"animal": "Mèo", "verb": "ăn"}))
-        assert result == ItemGrade(
-            "q",
-            (
-                Award("animal", Reason.ACCEPTED, Decimal("1.5")),
+                Award("animal", Reason.ACCEPTED, Decimal("0.5")),
                 Award("verb", Reason.NOT_ACCEPTED, Decimal(0)),
                 Award("place", Reason.UNANSWERED, Decimal(0)),
             ),
+            Decimal("0.5"),
             Decimal("1.5"),
-            Decimal(3),
+            correct=False,
         )
+
+    def test_gives_what_each_text_says(self) -> None:
+        accepted = (Accepted("mèo"), Accepted("thú", Decimal(50)), Accepted("chó", Decimal(0)))
+        question = FillBlank("q", Decimal(4), (Blank("1", accepted), Blank("2", accepted)))
+        result = question.grade(Filled({"1": "thú", "2": "chó"}))
+        assert [(award.reason, award.points) for award in result.awards] == [
+            (Reason.PARTLY_ACCEPTED, 1),
+            (Reason.NOT_ACCEPTED, 0),
+        ]
+
+    def test_takes_an_option_only_as_it_is(self) -> None:
+        policy = TextPolicy(accent_sensitive=False, most_typos=2)
+        question = FillBlank("q", Decimal(1), (Blank("1", texts("Vietnamese"), picked=True),), policy)
+        assert question.grade(Filled({"1": "Vietnamese"})).score == 1
+        assert question.grade(Filled({"1": "vietnamese"})).score == 0
+        assert question.grade(Filled({"1": "Vietnamise"})).score == 0
+
+    def test_gives_nothing_for_a_part_where_it_is_all_or_nothing(self) -> None:
+        blanks = (Blank("1", texts("a")), Blank("2", texts("b")))
+        question = FillBlank("q", Decimal(3), blanks, scoring=Scoring.ALL_OR_NOTHING)
+        result = question.grade(Filled({"1": "a", "2": "c"}))
+        assert result.awards[-1] == Award("q", Reason.ALL_OR_NOTHING, Decimal("-1.5"))
+        assert (result.score, result.correct) == (0, False)
+        assert question.grade(Filled({"1": "a", "2": "b"})).score == 3
 
     def test_accepts_either_unicode_form(self) -> None:
         composed, decomposed = unicodedata.normalize("NFC", "tiếng Việt"), unicodedata.normalize("NFD", "tiếng Việt")
@@ -199,17 +225,105 @@ class TestFillBlank:
     @pytest.mark.parametrize("answer", [Filled({"x": "mèo"}), Selected(frozenset("b"))])
     def test_refuses_an_answer_the_question_cannot_have(self, answer: Selected | Filled) -> None:
         with pytest.raises(ValueError, match="'q'"):
-            grade_item(blank_question("mèo"), answer)
+            blank_question("mèo").grade(answer)
 
-    @settings(deadline=None)
-    @given(text=st.text(), case=st.booleans(), accent=st.booleans())
-    def test_normalisation_is_stable_and_blind_to_the_unicode_form(self, text: str, case: bool, accent: bool) -> None:
-        policy = TextPolicy(case, accent)
-        once = normalise(text, policy)
-        assert unicodedata.is_normalized("NFC", once)
-        assert normalise(once, policy) == once
-        assert normalise(unicodedata.normalize("NFD", text), policy) == once
-        assert normalise(unicodedata.normalize("NFC", text), policy) == once
+
+class TestShortAnswer:
+    def short(self, *accepted: str, **policy: bool | int) -> ShortAnswer:
+        return ShortAnswer("q", Decimal(2), texts(*accepted), TextPolicy(**policy))
+
+    def test_says_when_typos_were_forgiven(self) -> None:
+        result = self.short("dictionary", most_typos=1).grade(Typed("dictoinary"))
+        assert result == ItemGrade(
+            "q", (Award("q", Reason.ACCEPTED_WITH_TYPOS, Decimal(2)),), Decimal(2), Decimal(2), correct=True
+        )
+
+    def test_prefers_what_is_exact_to_what_earns_more(self) -> None:
+        accepted = (Accepted("whether"), Accepted("weather", Decimal(25)))
+        question = ShortAnswer("q", Decimal(4), accepted, TextPolicy(most_typos=2))
+        assert question.grade(Typed("weather")).score == 1
+        assert question.grade(Typed("wheather")).score == 4
+
+    def test_takes_a_star_as_it_is_unless_it_is_a_wildcard(self) -> None:
+        assert self.short("a*c").grade(Typed("abc")).score == 0
+        assert self.short("a*c").grade(Typed("A*C")).score == 2
+        assert self.short("a*c", wildcards=True).grade(Typed("ab c")).score == 2
+
+    @pytest.mark.parametrize("answer", [None, Typed(""), Typed(" \u00a0")])
+    def test_tells_no_answer_from_a_wrong_one(self, answer: Answer | None) -> None:
+        assert self.short("a").grade(answer).awards == (Award("q", Reason.UNANSWERED, Decimal(0)),)
+
+    def test_refuses_a_question_that_accepts_nothing(self) -> None:
+        with pytest.raises(ValueError, match="accepts no answer"):
+            ShortAnswer("q", Decimal(1), (Accepted("a", Decimal(0)),))
+
+
+class TestNumeric:
+    question = Numeric(
+        "q",
+        Decimal(4),
+        (
+            Range(Decimal("0.3")),
+            Range(Decimal("0.3"), Decimal("0.1"), Decimal(50)),
+            Range(Decimal("0.3"), Decimal("1e-30"), Decimal(75)),
+        ),
+    )
+
+    @pytest.mark.parametrize(
+        ("typed", "score"),
+        [
+            ("0.3", 4),
+            ("0,3", 4),
+            (" +.3 ", 4),
+            ("3e-1", 4),
+            ("0.30000000000000000000000000000", 4),
+            ("0.300000000000000000000000000001", 3),
+            ("0.3000000000000000000000000000011", 2),
+            ("0.4", 2),
+            ("0.2", 2),
+            ("0.4000000001", 0),
+            ("-0.3", 0),
+            ("3/10", 0),
+            ("0.3 m", 0),
+            ("NaN", 0),
+            ("Infinity", 0),
+        ],
+    )
+    def test_gives_what_the_best_range_says(self, typed: str, score: int) -> None:
+        assert self.question.grade(Typed(typed)).score == score
+
+    def test_does_not_depend_on_the_callers_decimal_context(self) -> None:
+        with localcontext(prec=2):
+            assert self.question.grade(Typed("0.4000000001")).score == 0
+
+    @given(
+        value=st.decimals(-(10**20), 10**20, places=9),
+        tolerance=st.decimals(0, 10**9, places=9),
+        away=st.fractions(0, 2, max_denominator=1000),
+        below=st.booleans(),
+    )
+    def test_accepts_what_is_no_further_away_than_the_tolerance(
+        self, value: Decimal, tolerance: Decimal, away: Fraction, below: bool
+    ) -> None:
+        with localcontext(prec=90):
+            typed = value + (-1 if below else 1) * tolerance * away.numerator / away.denominator
+            exact = abs(Fraction(typed) - Fraction(value)) <= Fraction(tolerance)
+        question = Numeric("q", Decimal(1), (Range(value, tolerance),))
+        if len(f"{typed:f}".partition(".")[2]) <= 60:
+            assert question.grade(Typed(f"{typed:f}")).correct == exact
+
+    def test_refuses_a_tolerance_below_zero(self) -> None:
+        with pytest.raises(ValueError, match="tolerance"):
+            Numeric("q", Decimal(1), (Range(Decimal(1), Decimal(-1)),))
+
+
+class TestSettled:
+    def test_gives_all_points_whatever_was_answered(self) -> None:
+        question = Settled("q", Decimal("2.5"), Reason.FULL_MARKS)
+        for answer in (None, Typed("x"), Selected(frozenset("a"))):
+            result = question.grade(answer)
+            assert (result.score, result.max_score, result.correct) == (Decimal("2.5"), Decimal("2.5"), True)
+            assert result.awards == (Award("q", Reason.FULL_MARKS, Decimal("2.5")),)
 
 
 class TestGrade:
@@ -247,7 +361,7 @@ class TestGrade:
         with pytest.raises(ValueError, match="points"):
             MultipleChoice("q", Decimal(points), choices("a", "b"))
         with pytest.raises(ValueError, match="points"):
-            Blank("b", Decimal(points), ("a",))
+            ShortAnswer("b", Decimal(points), texts("a"))
 
 
 class TestPresented:

@@ -1,31 +1,41 @@
 """The bank of questions."""
 
+from typing import Any
+from uuid import uuid4
+
 import asyncpg
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from storyloom.assessment.v1.question_parts_pb2 import AcceptedText, Blank, Choice, QuestionType
 from storyloom.assessment.v1.questions_pb2 import (
-    Blank,
-    Choice,
+    BatchGetQuestionsRequest,
     CreateQuestionRequest,
     DeleteQuestionRequest,
     GetQuestionRequest,
     ListQuestionsRequest,
+    ListQuestionUsesRequest,
+    PurgeQuestionRequest,
     Question,
-    QuestionType,
+    QuestionUse,
     UndeleteQuestionRequest,
     UpdateQuestionRequest,
 )
 from storyloom.assessment.v1.questions_pb2_grpc import QuestionServiceStub
 from storyloom.assessment.v1.quizzes_pb2 import ArchiveQuizRequest
 from storyloom.assessment.v1.quizzes_pb2_grpc import QuizServiceStub
+from tests.assessment.calls import get, start
 from tests.assessment.conftest import Bank, owner_executes
 from tests.stack import Person, School, refused
 
 
 def questions(person: Person) -> QuestionServiceStub:
     return person.stub(QuestionServiceStub, "assessment")
+
+
+def accepting(*texts: str) -> Blank:
+    return Blank(accepted=[AcceptedText(text=text) for text in texts])
 
 
 class TestCreateQuestion:
@@ -53,7 +63,7 @@ class TestCreateQuestion:
         made = await bank.blank_question(["river", "the river"], ["sea"], case_sensitive=True, ignore_accents=True)
         got = await questions(school.teacher).GetQuestion(GetQuestionRequest(id=made.id))
         assert got == made
-        assert [list(blank.accepted) for blank in got.blanks] == [["river", "the river"], ["sea"]]
+        assert [[one.text for one in blank.accepted] for blank in got.blanks] == [["river", "the river"], ["sea"]]
         assert got.case_sensitive
         assert got.ignore_accents
 
@@ -64,8 +74,8 @@ class TestCreateQuestion:
             (Question(type="QUESTION_TYPE_FILL_BLANK"), "question"),
             (Question(type="QUESTION_TYPE_FILL_BLANK", prompt="___"), "question.blanks"),
             (
-                Question(type="QUESTION_TYPE_FILL_BLANK", prompt="___", blanks=[Blank(accepted=["\u2003"])]),
-                "question.blanks[0].accepted[0]",
+                Question(type="QUESTION_TYPE_FILL_BLANK", prompt="___", blanks=[accepting("\u2003")]),
+                "question.blanks[0].accepted[0].text",
             ),
             (
                 Question(type="QUESTION_TYPE_MULTIPLE_CHOICE", prompt="?", choices=[Choice(text="a", correct=True)]),
@@ -90,7 +100,7 @@ class TestCreateQuestion:
             await questions(school.teacher).CreateQuestion(CreateQuestionRequest(question=question))
 
     async def test_is_for_staff(self, school: School) -> None:
-        question = Question(type="QUESTION_TYPE_FILL_BLANK", prompt="___", blanks=[Blank(accepted=["a"])])
+        question = Question(type="QUESTION_TYPE_FILL_BLANK", prompt="___", blanks=[accepting("a")])
         async with refused("PERMISSION_REQUIRED"):
             await questions(school.student).CreateQuestion(CreateQuestionRequest(question=question))
 
@@ -105,14 +115,62 @@ class TestGetQuestion:
             await questions(school.outsider_teacher).GetQuestion(GetQuestionRequest(id=question.id))
 
 
+async def found(person: Person, **fields: Any) -> list[str]:
+    """The prompts of the questions that a list has."""
+    return [one.prompt for one in (await questions(person).ListQuestions(ListQuestionsRequest(**fields))).questions]
+
+
 class TestListQuestions:
-    async def test_filters_by_type_and_beginning_whatever_the_case(self, school: School, bank: Bank) -> None:
-        mine = await bank.choice_question(prompt="Đâu là 100% đúng?")
-        await bank.blank_question(["a"], prompt="Đâu là ___?")
-        await bank.choice_question(prompt="Không phải đâu")
-        request = ListQuestionsRequest(type="QUESTION_TYPE_MULTIPLE_CHOICE", query="đÂU LÀ 100%")
-        found = await questions(school.teacher).ListQuestions(request)
-        assert list(found.questions) == [mine]
+    async def test_filters_by_type_and_words_whatever_case_and_accents(self, school: School, bank: Bank) -> None:
+        await bank.choice_question(prompt="Đâu là 100% đúng?")
+        await bank.blank_question(["a"], prompt="Đâu là ___ 100?")
+        await bank.choice_question(prompt="Không phải đâu 10")
+        wanted = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE"}
+        assert await found(school.teacher, query="100% DAU", **wanted) == ["Đâu là 100% đúng?"]
+        assert await found(school.teacher, query="đâu 10", **wanted) == ["Không phải đâu 10", "Đâu là 100% đúng?"]
+        assert await found(school.teacher, query="âu 100", **wanted) == []
+        assert await found(school.teacher, query="zzz") == []
+
+    async def test_takes_what_means_something_to_a_database_as_it_is(self, school: School, bank: Bank) -> None:
+        await bank.choice_question(prompt="Is 7_7 in \\here?", tags=["back\\slash"])
+        assert await found(school.teacher, query="7%7") == await found(school.teacher, query="7_7")
+        assert await found(school.teacher, query="%") == await found(school.teacher)
+        assert await found(school.teacher, query="slash \\") == ["Is 7_7 in \\here?"]
+
+    async def test_finds_by_tags(self, school: School, bank: Bank) -> None:
+        await bank.choice_question(prompt="Tagged one", tags=["Động  từ", "B1"])
+        await bank.choice_question(prompt="Tagged two", tags=["b1"])
+        assert await found(school.teacher, tags=["b1"]) == ["Tagged two", "Tagged one"]
+        assert await found(school.teacher, tags=["B1", "động từ"]) == ["Tagged one"]
+        assert await found(school.teacher, tags=["dong tu"]) == []
+        assert await found(school.teacher, query="dong tu b1") == ["Tagged one"]
+
+    async def test_finds_what_one_author_made(self, school: School, bank: Bank) -> None:
+        await bank.choice_question(prompt="Authored by one")
+        await Bank(school.teacher2).choice_question(prompt="Authored by the other")
+        assert await found(school.teacher, author_id=school.teacher2.user_id, query="authored") == [
+            "Authored by the other"
+        ]
+
+    async def test_finds_the_same_however_many_there_are(
+        self, school: School, bank: Bank, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for n in range(3):
+            await bank.choice_question(prompt=f"Frequent {n} một", tags=["freq"])
+        wanted = [await found(school.teacher, query="frequent mot"), await found(school.teacher, tags=["freq"])]
+        monkeypatch.setattr("services.assessment.queries.questions.CANDIDATES", 1)
+        again = [await found(school.teacher, query="frequent mot"), await found(school.teacher, tags=["freq"])]
+        assert wanted == again == [[f"Frequent {n} một" for n in (2, 1, 0)]] * 2
+
+    async def test_finds_nothing_of_another_tenant(self, school: School, bank: Bank) -> None:
+        await bank.choice_question(prompt="Ours alone", tags=["ours-alone"])
+        assert await found(school.outsider_teacher, query="ours alone") == []
+        assert await found(school.outsider_teacher, tags=["ours-alone"]) == []
+
+    async def test_finds_no_deleted_ones(self, school: School, bank: Bank) -> None:
+        gone = await bank.choice_question(prompt="Soon vanished")
+        await questions(school.teacher).DeleteQuestion(DeleteQuestionRequest(id=gone.id))
+        assert await found(school.teacher, query="vanished") == []
 
     async def test_pages_newest_first(self, school: School, bank: Bank) -> None:
         made = [(await bank.choice_question(prompt=f"Paged {n}")).id for n in range(3)]
@@ -174,6 +232,89 @@ class TestUpdateQuestion:
         await questions(school.teacher).UpdateQuestion(UpdateQuestionRequest(question=question))
         async with refused("STALE_ETAG", code=grpc.StatusCode.ABORTED):
             await questions(school.teacher).UpdateQuestion(UpdateQuestionRequest(question=question))
+
+
+    async def test_changes_tags_without_a_new_version(self, school: School, bank: Bank) -> None:
+        question = await bank.choice_question(tags=["old"])
+        mask = FieldMask(paths=["tags"])
+        changed = Question(id=question.id, tags=["New  Tag", "ＮＥＷ"])
+        updated = await questions(school.teacher).UpdateQuestion(
+            UpdateQuestionRequest(question=changed, update_mask=mask)
+        )
+        assert (list(updated.tags), updated.version) == (["new tag", "ｎｅｗ"], 1)
+        assert updated.etag != question.etag
+
+    @pytest.mark.parametrize(("tags", "field"), [(["a", "A "], "question.tags[1]"), (["\u2003"], "question.tags[0]")])
+    async def test_refuses_tags_that_are_one_or_none(
+        self, school: School, bank: Bank, tags: list[str], field: str
+    ) -> None:
+        async with refused("INVALID_FIELD", field=field):
+            await bank.choice_question(tags=tags)
+
+
+class TestBatchGetQuestions:
+    async def test_keeps_the_order_and_leaves_out_what_is_not_there(self, school: School, bank: Bank) -> None:
+        one, two, gone = [await bank.choice_question() for _ in range(3)]
+        await questions(school.teacher).DeleteQuestion(DeleteQuestionRequest(id=gone.id))
+        wanted = BatchGetQuestionsRequest(ids=[two.id, gone.id, str(uuid4()), one.id])
+        assert list((await questions(school.teacher).BatchGetQuestions(wanted)).questions) == [two, one]
+        assert not (await questions(school.outsider_teacher).BatchGetQuestions(wanted)).questions
+        async with refused("PERMISSION_REQUIRED"):
+            await questions(school.student).BatchGetQuestions(wanted)
+
+
+class TestListQuestionUses:
+    async def test_tells_the_quizzes_that_have_it(self, school: School, bank: Bank) -> None:
+        question, other = await bank.choice_question(), await bank.choice_question()
+        first = await bank.quiz((question, "2.5"), other)
+        second = await bank.quiz(question, publish=False, title="Second")
+        await bank.quiz(other)
+        request = ListQuestionUsesRequest(question_id=question.id, page_size=1)
+        newest = await questions(school.teacher).ListQuestionUses(request)
+        request.page_token = newest.next_page_token
+        oldest = await questions(school.teacher).ListQuestionUses(request)
+        assert [*newest.question_uses, *oldest.question_uses] == [
+            QuestionUse(quiz_id=second.id, title="Second", status="QUIZ_STATUS_DRAFT", points="1"),
+            QuestionUse(quiz_id=first.id, title="Quiz", status="QUIZ_STATUS_PUBLISHED", points="2.5"),
+        ]
+        assert not oldest.next_page_token
+        async with refused("RESOURCE_NOT_FOUND"):
+            await questions(school.outsider_teacher).ListQuestionUses(ListQuestionUsesRequest(question_id=question.id))
+
+
+class TestPurgeQuestion:
+    async def purge(self, school: School, question: Question) -> None:
+        await questions(school.admin).PurgeQuestion(PurgeQuestionRequest(id=question.id))
+
+    async def test_removes_a_deleted_question_with_its_versions(self, school: School, bank: Bank) -> None:
+        question = await bank.choice_question()
+        await questions(school.teacher).UpdateQuestion(UpdateQuestionRequest(question=question))
+        async with refused("WRONG_STATE"):
+            await self.purge(school, question)
+        await questions(school.teacher).DeleteQuestion(DeleteQuestionRequest(id=question.id))
+        async with refused("PERMISSION_REQUIRED"):
+            await questions(school.teacher).PurgeQuestion(PurgeQuestionRequest(id=question.id))
+        await self.purge(school, question)
+        async with refused("RESOURCE_NOT_FOUND"):
+            await questions(school.teacher).UndeleteQuestion(UndeleteQuestionRequest(id=question.id))
+        left = await owner_executes(
+            school, "SELECT 1 FROM assessment.question_versions WHERE question_id = $1", question.id
+        )
+        assert not left
+
+    async def test_keeps_what_an_archived_quiz_or_an_attempt_has(self, school: School, bank: Bank) -> None:
+        question = await bank.choice_question()
+        quiz = await bank.quiz(question)
+        attempt = await start(school.student, quiz)
+        await school.teacher.stub(QuizServiceStub, "assessment").ArchiveQuiz(ArchiveQuizRequest(id=quiz.id))
+        await questions(school.teacher).DeleteQuestion(DeleteQuestionRequest(id=question.id))
+        async with refused("WRONG_STATE"):
+            await self.purge(school, question)
+        # As it is with what was drawn from the bank.
+        await owner_executes(school, "DELETE FROM assessment.quiz_questions WHERE question_id = $1", question.id)
+        async with refused("WRONG_STATE"):
+            await self.purge(school, question)
+        assert (await get(school.student, attempt)).questions[0].question_id == question.id
 
 
 class TestDeleteQuestion:

@@ -3,9 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from storyloom.assessment.v1.attempts_pb2 import (
-    Response,
-)
+from storyloom.assessment.v1.answers_pb2 import Response
 from tests.assessment.calls import get, save, start, submit
 from tests.assessment.conftest import Bank, filled, picked, run_out
 from tests.stack import School, refused

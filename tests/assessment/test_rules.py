@@ -1,10 +1,11 @@
-"""What a question may be, who may take a quiz when, and what answers are worth."""
+"""Who may take a quiz when, what answers are worth, and what learners see of it."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from google.rpc import error_details_pb2
@@ -13,34 +14,29 @@ from hypothesis import strategies as st
 
 from kit.errors import FailedPrecondition, InvalidArgument
 from services.assessment import bodies, rules
-from services.assessment.rules import Item, Taking
-from storyloom.assessment.v1.attempts_pb2 import Response
+from services.assessment.rules import Item, Standing, Taking
+from storyloom.assessment.v1.answers_pb2 import Response
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-EMPTY: dict[str, Any] = {
-    "prompt": "Which?",
-    "choices": [],
-    "multiple": False,
-    "blanks": [],
-    "case_sensitive": False,
-    "ignore_accents": False,
-    "explanation": "",
-}
 
 
 def choice_body(right: int = 1, wrong: int = 2, **fields: Any) -> dict[str, Any]:
     choices = [
-        {"id": str(uuid4()), "text": f"choice {n}", "correct": n < right, "feedback": f"feedback {n}"}
+        {"id": str(uuid4()), "text": f"{n}", "correct": n < right, "feedback": f"feedback {n}", "percent": ""}
         for n in range(right + wrong)
     ]
-    return EMPTY | {"type": "multiple_choice", "choices": choices} | fields
+    return bodies.new_body("multiple_choice", "Which?", choices=choices, **fields)
 
 
 def blank_body(*accepted: list[str], **fields: Any) -> dict[str, Any]:
     prompt = " and ".join("___" for _ in accepted)
-    return EMPTY | {"type": "fill_blank", "prompt": prompt, "blanks": list(accepted)} | fields
+    blanks = [
+        {"accepted": [{"text": text, "percent": "", "feedback": ""} for text in texts], "options": []}
+        for texts in accepted
+    ]
+    return bodies.new_body("fill_blank", prompt, blanks=blanks, **fields)
 
 
 def item(body: dict[str, Any], points: str = "1", answer: list[str] | None = None) -> Item:
@@ -54,56 +50,6 @@ def ids(body: dict[str, Any], *indexes: int) -> list[str]:
 def fields_of(error: InvalidArgument) -> list[str]:
     bad = next(one for one in error.details if isinstance(one, error_details_pb2.BadRequest))
     return [one.field for one in bad.field_violations]
-
-
-class TestCheckBody:
-    @pytest.mark.parametrize(
-        "body",
-        [
-            choice_body(),
-            choice_body(2, 0, multiple=True),
-            blank_body(["river"]),
-            blank_body(["a"], ["b"], case_sensitive=True, ignore_accents=True),
-            blank_body(["a"], prompt="A long one: _____."),
-        ],
-    )
-    def test_takes_what_fits_the_type(self, body: dict[str, Any]) -> None:
-        bodies.check_body(body, known=ids(body, *range(len(body["choices"]))))
-
-    @pytest.mark.parametrize(
-        ("body", "field"),
-        [
-            (choice_body(1, 0), "question.choices"),
-            (choice_body(0, 2), "question.choices"),
-            (choice_body(2, 1), "question.choices"),
-            (choice_body(blanks=[["a"]]), "question.blanks"),
-            (choice_body(case_sensitive=True), "question.case_sensitive"),
-            (choice_body(ignore_accents=True), "question.ignore_accents"),
-            (blank_body(), "question.blanks"),
-            (blank_body(["a"], prompt="No blank at all"), "question.blanks"),
-            (blank_body(["a"], prompt="___ and ___"), "question.blanks"),
-            (blank_body(["a", "\u00a0"]), "question.blanks[0].accepted[1]"),
-            (blank_body(["a"], multiple=True), "question.multiple"),
-            (blank_body(["a"], choices=choice_body()["choices"]), "question.choices"),
-        ],
-    )
-    def test_names_the_field_that_does_not_fit(self, body: dict[str, Any], field: str) -> None:
-        with pytest.raises(InvalidArgument) as caught:
-            bodies.check_body(body, known=[choice["id"] for choice in body["choices"]])
-        assert fields_of(caught.value) == [field]
-
-    def test_refuses_ids_of_choices_that_the_question_does_not_have(self) -> None:
-        body = choice_body()
-        with pytest.raises(InvalidArgument) as caught:
-            bodies.check_body(body, known=ids(body, 0, 2))
-        assert fields_of(caught.value) == ["question.choices[1].id"]
-
-    def test_refuses_the_id_of_a_choice_twice(self) -> None:
-        body = choice_body()
-        body["choices"][2]["id"] = body["choices"][1]["id"]
-        with pytest.raises(InvalidArgument) as caught:
-            bodies.check_body(body, known=ids(body, 0, 1))
-        assert fields_of(caught.value) == ["question.choices[1].id", "question.choices[2].id"]
 
 
 class TestMoved:
@@ -129,7 +75,8 @@ class TestMoved:
 
 class TestCheckStart:
     def quiz(self, **fields: Any) -> Any:
-        default = {"status": "published", "open_time": None, "close_time": None, "attempts_allowed": 0, "used": 0}
+        default = {"status": "published", "open_time": None, "used": 0}
+        default |= {"own_close_time": None, "own_attempts_allowed": 0}
         return SimpleNamespace(**default | fields)
 
     @pytest.mark.parametrize(
@@ -138,8 +85,8 @@ class TestCheckStart:
             {},
             {"used": 1000},
             {"open_time": NOON},
-            {"close_time": NOON + HOUR},
-            {"attempts_allowed": 2, "used": 1},
+            {"own_close_time": NOON + HOUR},
+            {"own_attempts_allowed": 2, "used": 1},
         ],
     )
     def test_allows(self, fields: dict[str, Any]) -> None:
@@ -151,8 +98,8 @@ class TestCheckStart:
             ({"status": "draft"}, ErrorReason.WRONG_STATE),
             ({"status": "archived"}, ErrorReason.WRONG_STATE),
             ({"open_time": NOON + HOUR}, ErrorReason.ATTEMPT_NOT_ALLOWED),
-            ({"close_time": NOON}, ErrorReason.ATTEMPT_NOT_ALLOWED),
-            ({"attempts_allowed": 2, "used": 2}, ErrorReason.ATTEMPT_NOT_ALLOWED),
+            ({"own_close_time": NOON}, ErrorReason.ATTEMPT_NOT_ALLOWED),
+            ({"own_attempts_allowed": 2, "used": 2}, ErrorReason.ATTEMPT_NOT_ALLOWED),
         ],
     )
     def test_refuses(self, fields: dict[str, Any], reason: Any) -> None:
@@ -163,28 +110,91 @@ class TestCheckStart:
 
 class TestDeadline:
     @pytest.mark.parametrize(
-        ("limit", "close", "ends"),
+        ("limit", "extra", "close", "ends"),
         [
-            (None, None, None),
-            (HOUR, None, NOON + HOUR),
-            (None, NOON + HOUR, NOON + HOUR),
-            (2 * HOUR, NOON + HOUR, NOON + HOUR),
-            (HOUR, NOON + 2 * HOUR, NOON + HOUR),
+            (None, None, None, None),
+            (None, HOUR, None, None),
+            (HOUR, None, None, NOON + HOUR),
+            (HOUR, HOUR, None, NOON + 2 * HOUR),
+            (None, None, NOON + HOUR, NOON + HOUR),
+            (2 * HOUR, None, NOON + HOUR, NOON + HOUR),
+            (HOUR, 2 * HOUR, NOON + 2 * HOUR, NOON + 2 * HOUR),
+            (HOUR, None, NOON + 2 * HOUR, NOON + HOUR),
         ],
     )
-    def test_is_what_comes_first(self, limit: timedelta | None, close: datetime | None, ends: datetime | None) -> None:
-        assert rules.deadline(NOON, limit, close) == ends
+    def test_is_what_comes_first(
+        self, limit: timedelta | None, extra: timedelta | None, close: datetime | None, ends: datetime | None
+    ) -> None:
+        assert rules.deadline(NOON, limit, extra, close) == ends
 
 
-class TestShuffled:
-    @given(seed=st.uuids(), things=st.lists(st.text(), unique=True))
-    def test_keeps_everything_and_the_order_of_the_seed(self, seed: UUID, things: list[str]) -> None:
-        order = rules.shuffled(seed, things, key=str)
-        assert sorted(order) == sorted(things)
-        assert rules.shuffled(seed, reversed(things), key=str) == order
+class TestStanding:
+    """What holds for a learner of whose attempts one is over."""
 
-    def test_is_not_the_same_for_every_seed(self) -> None:
-        assert len({tuple(rules.shuffled(UUID(int=n), "abcdef", key=str)) for n in range(20)}) > 15
+    def standing(self, **fields: Any) -> Standing:
+        default: dict[str, Any] = {"state": "graded", "status": "published", "used": 1, "answering": False}
+        default |= {"own_close_time": None, "last_close_time": None, "own_attempts_allowed": 0}
+        return rules.standing(SimpleNamespace(**default | fields), NOON)
+
+    @pytest.mark.parametrize(
+        ("fields", "holds"),
+        [
+            ({}, {}),
+            ({"state": "open"}, {"over": False}),
+            ({"state": "expired"}, {}),
+            ({"answering": True}, {"answering": True}),
+            ({"own_attempts_allowed": 2, "used": 1}, {}),
+            ({"own_attempts_allowed": 2, "used": 2}, {"used_up": True}),
+            ({"own_close_time": NOON + HOUR, "last_close_time": NOON + HOUR}, {}),
+            ({"own_close_time": NOON, "last_close_time": NOON + HOUR}, {"closed": True}),
+            ({"own_close_time": NOON + HOUR, "last_close_time": NOON}, {"closed_for_all": True}),
+            ({"own_close_time": NOON, "last_close_time": NOON}, {"closed": True, "closed_for_all": True}),
+            ({"status": "archived"}, {"closed": True, "closed_for_all": True}),
+        ],
+    )
+    def test_is_read_off_the_attempt_and_its_quiz(self, fields: dict[str, Any], holds: dict[str, bool]) -> None:
+        assert self.standing(**fields) == Standing(**holds)
+
+
+EVERY = [Standing(*flags) for flags in product((False, True), repeat=5)]
+
+
+class TestShown:
+    # By the words of the proto, once more: each line is when, and how the learner stands.
+    @pytest.mark.parametrize(
+        ("time", "standing", "reached"),
+        [
+            ("never", Standing(), False),
+            ("never", Standing(used_up=True, closed=True, closed_for_all=True), False),
+            ("on_submit", Standing(), True),
+            ("on_submit", Standing(answering=True), True),
+            ("after_close", Standing(), False),
+            ("after_close", Standing(used_up=True), False),
+            ("after_close", Standing(closed=True), False),
+            ("after_close", Standing(closed=True, closed_for_all=True), True),
+            ("after_close", Standing(answering=True, closed=True, closed_for_all=True), False),
+            ("no_attempts_left", Standing(), False),
+            ("no_attempts_left", Standing(used_up=True), True),
+            ("no_attempts_left", Standing(closed=True), True),
+            ("no_attempts_left", Standing(closed_for_all=True), False),
+            ("no_attempts_left", Standing(answering=True, used_up=True, closed=True), False),
+        ],
+    )
+    @pytest.mark.parametrize("aspect", rules.REVIEW)
+    def test_says_of_each_aspect_for_itself(self, aspect: str, time: str, standing: Standing, reached: bool) -> None:
+        others = dict.fromkeys(rules.REVIEW, "never")
+        assert rules.shown(others | {aspect: time}, standing) == ({aspect} if reached else set())
+
+    @pytest.mark.parametrize("standing", [one for one in EVERY if not one.over])
+    def test_is_nothing_but_the_own_responses_while_the_attempt_is_open(self, standing: Standing) -> None:
+        for time in ("never", "on_submit", "after_close", "no_attempts_left"):
+            assert rules.shown(dict.fromkeys(rules.REVIEW, time), standing) == {"responses"}
+
+    @pytest.mark.parametrize("standing", [one for one in EVERY if one.over])
+    def test_keeps_the_answers_back_by_default_while_the_learner_can_use_them(self, standing: Standing) -> None:
+        over = (standing.closed or standing.used_up) and not standing.answering
+        told = {"correct_answers", "explanations"} if over else set()
+        assert rules.shown({}, standing) == {"score", "responses", "feedback"} | told
 
 
 class TestAnswered:
@@ -296,15 +306,6 @@ class TestGraded:
 POINTS = st.decimals(0, 999_999, places=6).map(str)
 
 
-class TestFeedback:
-    def test_has_a_line_for_each_pick_and_the_explanation(self) -> None:
-        body = choice_body(2, 1, multiple=True, explanation="Because.")
-        assert bodies.feedback(body, ids(body, 2, 0), explained=True) == "feedback 0\nfeedback 2\nBecause."
-        assert bodies.feedback(body, None, explained=True) == "Because."
-        assert bodies.feedback(choice_body(), [], explained=True) == ""
-        assert bodies.feedback(body, ids(body, 2), explained=False) == "feedback 2"
-
-
 class TestTaking:
     def attempt(self, deadline: datetime | None, answer: list[str] | None = None) -> Taking:
         return Taking(
@@ -325,7 +326,14 @@ class TestTaking:
         attempt = self.attempt(NOON + HOUR)
         assert attempt.state_at(NOON + HOUR - timedelta(microseconds=1)) == "open"
         assert attempt.state_at(NOON + HOUR) == "expired"
-        assert self.attempt(None).state_at(NOON + 1000 * HOUR) == "open"
+
+    def test_without_deadline_expires_after_thirty_silent_days(self) -> None:
+        attempt, month = self.attempt(None, ["a"]), timedelta(days=30)
+        assert attempt.state_at(NOON + month - timedelta(microseconds=1)) == "open"
+        assert attempt.state_at(NOON + month) == "expired"
+        attempt.close(NOON + 2 * month)
+        assert attempt.result
+        assert (attempt.state, attempt.submit_time, attempt.result.score) == ("expired", NOON + month, 1)
 
     def test_is_graded_when_closed_in_time(self) -> None:
         attempt = self.attempt(NOON + HOUR, ["a"])

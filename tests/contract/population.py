@@ -18,6 +18,7 @@ from hypothesis import settings
 from kit.settings import SERVICES
 from tests.content.recording import sha256, tone
 from tests.contract import api
+from tests.learning.crowds import crowd
 from tests.stack import PASSWORD, Person, School, Stack, found_school
 
 # Whether this is the long run of `make proof`.
@@ -239,8 +240,12 @@ async def _quizzes(one: Tenancy) -> None:
     for _ in range(2):
         asked = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE", "prompt": one.canary, "explanation": one.canary}
         question = await ask(one.teacher, "CreateQuestion", question={**asked, "choices": choices})
+        await ask(one.teacher, "UpdateQuestion", question={"id": question.id, **asked})
         one.keep("question", question)
         one.keep("choice", question.choices[0].id)
+        exercise = {"title": one.canary, "instructions": one.canary, "passage": one.canary}
+        made = one.keep("exercise", await ask(one.teacher, "CreateExercise", exercise=exercise))
+        await ask(one.teacher, "PublishExercise", id=made.id)
     items = [{"question_id": question, "points": "1"} for question in one.ids["question"]]
     for _ in range(2):
         quiz = {"title": one.canary, "lesson_id": one.ids["lesson"][0], "items": items}
@@ -268,10 +273,18 @@ async def _learning(one: Tenancy) -> None:
         review = await ask(one.student, "CreateVocabularyReview", vocabulary_review=said)
         one.keep("vocabulary_review", review)
         one.keep("vocabulary_progress", review.vocabulary_progress)
+    await crowd(one.admin.stack, one.admin.tenant_id, one.ids["vocabulary"], one.ids["story"])
     settings = {"user_id": one.student.user_id, "new_words_per_day": 5}
     await ask(one.student, "UpdateLearnerSettings", learner_settings=settings)
-    for quiz in one.ids["quiz"]:
+    # The first one twice, so that a regrade of it changes two results.
+    for quiz in (one.ids["quiz"][0], *one.ids["quiz"]):
         attempt = one.keep("attempt", await ask(one.student, "CreateAttempt", quiz_id=quiz))
         answer = {"question_id": one.ids["question"][0], "choice_ids": [one.ids["choice"][0]]}
         await ask(one.student, "SubmitAttempt", id=attempt.id, responses=[answer])
+    for quiz in one.ids["quiz"]:
+        given = {"quiz_id": quiz, "user_id": one.student.user_id, "extra_attempts": 1, "reason": one.canary}
+        one.keep("extension", await ask(one.teacher, "CreateExtension", extension=given))
+        for kind in ("FULL_MARKS", "DROP"):
+            regrade = {"quiz_id": quiz, "question_id": one.ids["question"][1], "kind": f"REGRADE_KIND_{kind}"}
+            one.keep("regrade", await ask(one.teacher, "CreateRegrade", regrade=regrade))
 

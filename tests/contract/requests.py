@@ -35,12 +35,20 @@ KINDS = {
     "weave": "story",
     "course_copy": "course",
     "package": "course",
+    "preview": "quiz",
+    "author": "user",
+    # Parts of questions, which have no rows of their own.
+    **dict.fromkeys(("stem", "target", "item", "order_item"), "choice"),
+    "device": "user",
 }
 NOT_OURS = {"request_id", "trace_id"}
 # With made-up ones a call ends before it looks for anything.
 SHORT_CUTS = {"etag", "page_token"}
 # Tried in this order against the rules of a field. `{n}` makes the value new each time.
-TEXTS = ("x{n}", "x{n}@kanari.example", "0.5", "0.8", "60", "en", "longer text {n}", f"{0xABC:032x}", f"{0xABC:064x}")
+TEXTS = (
+    *("x{n}", "x{n}@kanari.example", "0.5", "0.8", "60", "en", "longer text {n}", f"{0xABC:032x}", f"{0xABC:064x}"),
+    "2026-11-22",
+)
 # Where what the rules of a field allow would not get far.
 KNOWN = {
     "storyloom.identity.v1.ResourcePolicy.resource": "story",
@@ -56,9 +64,12 @@ KNOWN = {
     "storyloom.content.v1.Vocabulary.level": "B1",
     "storyloom.content.v1.GetCoverageRequest.max_level": "B1",
     "storyloom.content.v1.ImportVocabularyTextRequest.text": "term,part_of_speech,translation\nx,noun,y\n",
+    "storyloom.learning.v1.ExportStatementsRequest.cursor": f"0-0-{0:032x}",
     # In the stories of every tenant that tests make.
     "storyloom.content.v1.SearchRequest.query": "con mèo",
 }
+# What a caller's clock says; one that is far off is refused.
+CLOCKS = {"storyloom.learning.v1.SyncClientEventsRequest.send_time"}
 # Where only what exists gets any further.
 NAMES = {"storyloom.identity.v1.AccessResource.type": "story", "storyloom.identity.v1.AccessAction.name": "read"}
 Ids = Callable[[str], str]
@@ -170,6 +181,8 @@ def _text(field: FieldDescriptor, rules: Any) -> str:
 def _well_known(field: FieldDescriptor) -> Message:
     made = GetMessageClass(field.message_type)()
     match field.message_type.name:
+        case "Timestamp" if field.full_name in CLOCKS:
+            made.GetCurrentTime()
         case "Timestamp":
             made.FromJsonString("2027-01-01T00:00:00Z")
         case "Duration":

@@ -28,9 +28,10 @@ ADMINISTRATION = {
     *(("resource_policy", action) for action in ("create", "read", "list", "update", "activate", "delete", "undelete")),
     *(("resource_policy", action) for action in ("test", "explain")),
     ("user", "purge"),
+    ("tenant_activity", "read"),
     *(("erasure", action) for action in ("read", "list")),
     ("course", "export"),
-    *((kind, "purge") for kind in ("course", "unit", "lesson", "story", "vocabulary", "audio")),
+    *((kind, "purge") for kind in ("course", "unit", "lesson", "story", "vocabulary", "audio", "exercise", "question")),
     *(("legal_hold", action) for action in ("create", "read", "list", "release")),
 }
 OURS = [pytest.param(one, id=one.name) for one in api.services() if api.owner(one.methods[0]) in SERVICES]

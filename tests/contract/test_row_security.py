@@ -97,6 +97,9 @@ SELECT o.conname, o.conrelid::regclass::text AS child, o.confrelid::regclass::te
              JOIN pg_attribute ON attrelid = o.confrelid AND attnum = n ORDER BY i) AS theirs
 FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid
 WHERE c.relnamespace::regnamespace::text = ANY ($1) AND o.contype = 'f' AND o.conparentid = 0
+  -- What the database works out by itself nobody can write.
+  AND NOT EXISTS (SELECT FROM pg_attribute a
+                  WHERE a.attrelid = o.conrelid AND a.attnum = ANY (o.conkey) AND a.attgenerated <> '')
 """
 
 

@@ -25,16 +25,22 @@ HELD: Mapping[str, Mapping[str, str]] = {
         "audio": "create read list update delete undelete publish",
         "vocabulary": "create read list update delete undelete",
         "tag": "create read list update delete undelete",
-        "question": "create read list update delete undelete",
-        "quiz": "create read list update delete undelete publish archive",
+        "exercise": "create read list update delete undelete publish archive",
+        "question": "create read list update delete undelete import export",
+        "quiz": "create read list update delete undelete publish archive regrade analyze",
         "approval": "create read list approve withdraw",
         "enrollment": "manage",
         "cohort": "create read list update delete undelete",
         "progress": "read list override",
         "learning_session": "read list",
         "vocabulary_progress": "read list",
+        "daily_activity": "read",
         "vocabulary_review": "list",
+        "word_difficulty": "list",
+        "story_difficulty": "list",
+        "statement": "export",
         "attempt": "read list",
+        "extension": "create read list update delete",
         "user": "read list",
         "role": "list",
     },
@@ -60,6 +66,8 @@ AUTHENTICATED = {
     *("CheckAccess", "BatchCheckAccess"),
     # Of what the caller may list.
     "Search",
+    # Each event is decided on by itself, and answered for.
+    "SyncClientEvents",
 }
 # By service too, for some have the names of RPCs that users call.
 INTERNAL = {
@@ -104,9 +112,15 @@ PERMISSIONS = {
     "RestoreResourcePolicyVersion": "resource_policy:update",
     "RestoreStoryVersion": "story:update",
     "SaveResponses": "attempt:update",
+    "DuplicateQuiz": "quiz:create",
+    "PreviewQuiz": "quiz:update",
     "SetUserRoles": "user:set_roles",
     "TestPolicy": "resource_policy:test",
 }
+OF_QUESTIONS = ("BatchGetQuestions", "GetQuestionVersion", "ListQuestionUses", "ListQuestionVersions")
+PERMISSIONS |= dict.fromkeys(OF_QUESTIONS, "question:read")
+PERMISSIONS |= {"ImportQuestions": "question:import"}
+PERMISSIONS |= dict.fromkeys(("ExportQuestions", "PreviewExport"), "question:export")
 PERMISSIONS |= {"CopyCourse": "course:create", "ImportPackage": "course:create", "GetCourseOrigin": "course:update"}
 PERMISSIONS |= {"CopyCourseToTenant": "course:export", "ExportPackage": "course:export"}
 PERMISSIONS |= {f"BatchGet{kind.title()}s": f"{kind}:read" for kind in ("course", "unit", "lesson")}
@@ -124,8 +138,15 @@ PERMISSIONS |= {
     "ImportKnownVocabulary": "vocabulary_review:create",
     "RecordVocabularyExposures": "vocabulary_progress:update",
 }
+PERMISSIONS |= {"ListWordDifficulties": "word_difficulty:list", "ListStoryDifficulties": "story_difficulty:list"}
+PERMISSIONS |= dict.fromkeys(("GetTenantActivity", "GetTenantRetention"), "tenant_activity:read")
+PERMISSIONS |= dict.fromkeys(("PreviewRegrade", "CreateRegrade", "GetRegrade"), "quiz:regrade")
+PERMISSIONS |= dict.fromkeys(("ListRegrades", "ListRegradeChanges"), "quiz:regrade")
+PERMISSIONS |= dict.fromkeys(("GetAnalysis", "ExportAnalysis"), "quiz:analyze")
 PERMISSIONS |= {"AddCohortMembers": "cohort:update", "RemoveCohortMembers": "cohort:update"}
 PERMISSIONS |= {"ListCohortMembers": "cohort:read", "EnrollCohort": "enrollment:create"}
+PERMISSIONS |= {"GetCohortAnalytics": "cohort:read", "ListCohortLearners": "cohort:read"}
+PERMISSIONS |= {"GetLearnerAnalytics": "daily_activity:read"}
 PERMISSIONS |= {"BatchCreateEnrollments": "enrollment:create", "GetHome": "enrollment:list"}
 # By everybody, of their own; words that there are not are left out.
 LEAVING_OUT = {"BatchCreateVocabularyReviews", "ImportKnownVocabulary", "RecordVocabularyExposures"}
@@ -159,6 +180,8 @@ EVERYBODY: Mapping[str, frozenset[str]] = {
     "WeaveStory": frozenset({"own draft"}),
     "RestoreStoryVersion": frozenset({"own draft"}),
     "DeleteStory": frozenset({"own draft"}),
+    "GetExercise": SEEN,
+    "ListExercises": OURS,
     "GetQuiz": SEEN,
     "ListQuizzes": OURS,
     "CreateAttempt": SEEN,
@@ -166,6 +189,8 @@ EVERYBODY: Mapping[str, frozenset[str]] = {
     "ListAttempts": OURS,
     "SaveResponses": OWN,
     "SubmitAttempt": OWN,
+    "GetExtension": OWN,
+    "ListExtensions": OURS,
     "GetHome": OURS,
     "GetEnrollment": OWN,
     "ListEnrollments": OURS,
@@ -185,6 +210,8 @@ EVERYBODY: Mapping[str, frozenset[str]] = {
     "ExportVocabularyProgress": OURS,
     "CreateVocabularyReview": OURS,
     "ListVocabularyReviews": OURS,
+    "ExportStatements": OWN,
+    "GetLearnerAnalytics": OWN,
     "GetLearnerSettings": OWN,
     "UpdateLearnerSettings": OWN,
     "GetApproval": OWN,
@@ -199,8 +226,8 @@ PERSONAL: Mapping[str, frozenset[str]] = {
         *("GetProgress", "GetCourseProgress", "UpdateLearnerSettings"),
     )
 } | {"ExplainAccess": OURS}
-PERMISSIONS |= {"WeaveStory": "story:weave", "RenderStory": "story:read"}
-OPERATIONS = {"GetOutboxStandings", "ListParkedEvents", "ReplayParkedEvents"}
+PERMISSIONS |= {"WeaveStory": "story:weave", "RenderStory": "story:read", "CreateStoryQuiz": "quiz:create"}
+OPERATIONS = {"GetOutboxStandings", "ListParkedEvents", "ReplayParkedEvents", "RotateSigningKey"}
 PERMISSIONS |= dict.fromkeys(OPERATIONS, "tenant:operate")
 TAGGED = ("course", "lesson", "story")
 PERMISSIONS |= {f"{verb}{kind.title()}": f"{kind}:update" for verb in ("Tag", "Untag") for kind in TAGGED}

@@ -3,7 +3,9 @@
 Texts in braces stand for ids and other values of earlier answers: `{course}` is the id of the last course.
 """
 
+from tests.e2e.assessment_mutations import ASSESSMENT
 from tests.e2e.classes import CLASSES
+from tests.e2e.learning_mutations import PHONES
 from tests.e2e.recordings import AUDIOS
 from tests.e2e.steps import Step, create, on, purge, reorder, update
 
@@ -27,11 +29,16 @@ SEVERAL = {
     "CopyCourse": "one for each thing in the course",
     "CopyCourseToTenant": "the same in the other tenant, and one here",
     "ImportPackage": "one for each thing in the package",
+    "ImportQuestions": "one for each question and for their quiz, and one for the file",
+    "CreateStoryQuiz": "one for each question and for their quiz",
+    "CreateExtension": "the learner's open attempt gets another deadline",
+    "CreateRegrade": "one for each result that changes",
 }
 # What changes rows and leaves no entry.
 SILENT = {
     "HeartbeatLearningSession": "the clock of a session, several times a minute: its end says how long it was",
     "ExportVocabularyProgress": "a learner's own words, which changes nothing",
+    "ExportAnalysis": "what follows from results, as GetAnalysis tells it",
     "ExportVocabularies": "what anybody may list who may export it",
     "RefreshSession": "goes on with a session whose beginning is an entry; a token used twice is one as well",
 }
@@ -50,8 +57,6 @@ COURSE = {"title": "t", "story_language": "vi", "learning_language": "en"}
 WORD = {"translation": "cat", "part_of_speech": "PART_OF_SPEECH_NOUN", **LANGUAGES}
 # The first row is new, the second about a word that is there.
 WORDS = "term,part_of_speech,translation\ncon ong,noun,bee\ncon mèo,noun,kitty\n"
-CHOICES = [{"text": "a", "correct": True}, {"text": "b"}]
-QUESTION = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE", "prompt": "?", "choices": CHOICES}
 POLICY = {"name": "p", "resource": "story", "actions": ["read"], "effect": "POLICY_EFFECT_DENY"}
 NOBODY = [{"field": "user.id", "operator": "eq", "value": NIL}]
 SOMEBODYS = "01a20400-0000-7000-8000-000000000001"
@@ -239,23 +244,7 @@ LEARNING = (
     ),
     Step("ExportVocabularyProgress", "student", {}, "", ""),
 )
-ASSESSMENT = (
-    create("question", "teacher", QUESTION, keep={"choice": "choices.0.id"}),
-    update("question", "teacher", {"prompt": "??"}),
-    *on("question", "teacher", "Delete", "Undelete"),
-    create("quiz", "teacher", {"title": "q", "items": [{"question_id": "{question}", "points": "1"}]}),
-    update("quiz", "teacher", {"title": "r"}),
-    *on("quiz", "teacher", "Delete", "Undelete", "Publish"),
-    Step("CreateAttempt", "student", {"quiz_id": "{quiz}"}, "create", "attempt"),
-    Step(
-        "SaveResponses",
-        "student",
-        {"id": "{attempt}", "responses": [{"question_id": "{question}", "blanks": []}]},
-        "update",
-        "attempt",
-    ),
-    *on("attempt", "student", "Submit"),
-    *on("quiz", "teacher", "Archive"),
+ENDINGS = (
     *on("enrollment", "teacher", "Withdraw"),
     Step(
         "DeleteCourse",
@@ -384,8 +373,9 @@ PLATFORM = (
     ),
     Step("PurgeTenant", "root", {"id": "{tenant}"}, "purge", "tenant", entity="{tenant}", where=NIL),
     Step("ReplayParkedEvents", "root", {"service": "content"}, "replay", "parked_event", entity=NIL, where=NIL),
+    Step("RotateSigningKey", "root", {}, "rotate", "signing_key", where=NIL),
 )
 LIFE = (
     *(*COPIES, *ORDER, *TOGETHER, *CLASSES, *CONTENT, *AUDIOS, *TAGS),
-    *(*APPROVALS, *LEARNING, *ASSESSMENT, *PEOPLE, *POLICIES, *AUDIT, *PLATFORM),
+    *(*APPROVALS, *LEARNING, *PHONES, *ASSESSMENT, *ENDINGS, *PEOPLE, *POLICIES, *AUDIT, *PLATFORM),
 )

@@ -118,7 +118,7 @@ async def _learn(school: School, gone: Person, canary: str) -> None:
             school.teacher, "CreateEnrollment", enrollment={"course_id": course.id, "user_id": person.user_id}
         )
     await school.settle()
-    asked = {"type": "QUESTION_TYPE_FILL_BLANK", "prompt": "Ai ___?", "blanks": [{"accepted": ["ai"]}]}
+    asked = {"type": "QUESTION_TYPE_FILL_BLANK", "prompt": "Ai ___?", "blanks": [{"accepted": [{"text": "ai"}]}]}
     question = await ask(gone, "CreateQuestion", question=asked)
     quiz = await ask(
         gone,

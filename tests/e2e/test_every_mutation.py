@@ -31,7 +31,7 @@ from tests.stack import Person, School, Stack, found_school, from_address
 ADDRESS = "203.0.113.77"
 MUTATING = [rpc for rpc in api.rpcs() if not is_read(api.path_of(rpc))]
 # It sends a stream, so it has a test of its own.
-STREAMED_REQUESTS = {"ImportUsers", "ImportPackage", "ImportVocabularies"}
+STREAMED_REQUESTS = {"ImportUsers", "ImportPackage", "ImportQuestions", "ImportVocabularies"}
 # Bytes sent to a link, and what then becomes of them: tests/content/test_audio_files.py looks into the log.
 SENT_TO_LINKS = {"PutAudioFile", "CompleteAudioUpload"}
 # It writes in two tenants: tests/content/test_course_copies.py looks into both logs.

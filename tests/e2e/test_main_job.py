@@ -107,7 +107,7 @@ class TestRules:
             for choice in question["choices"]:
                 assert choice["feedback"] not in seen
             for blank in question["blanks"]:
-                assert not any(f"'{accepted}'" in seen for accepted in blank["accepted"])
+                assert not any(f"'{one['text']}'" in seen for one in blank["accepted"])
         assert "'correct'" not in seen
         result = student.post(
             f"/v1/attempts/{attempt['id']}:submit", {"responses": list(answers(attempt["questions"]))}

@@ -154,6 +154,10 @@ async def rows_of(boss: Person, person: Person, mark: str) -> dict[str, list[str
     opened = {"lesson_id": one.ids["lesson"][0]}
     one.keep("learning_session", await ask(person, "CreateLearningSession", learning_session=opened))
     one.keep("attempt", await ask(person, "CreateAttempt", quiz_id=one.ids["quiz"][0]))
+    dropped = {"quiz_id": one.ids["quiz"][0], "question_id": one.ids["question"][0], "kind": "REGRADE_KIND_DROP"}
+    one.keep("regrade", await ask(person, "CreateRegrade", regrade=dropped))
+    given = {"quiz_id": one.ids["quiz"][0], "user_id": person.user_id, "extra_attempts": 1}
+    one.keep("extension", await ask(person, "CreateExtension", extension=given))
     hold = {"reason": mark, "end_time": "2001-01-01T00:00:00Z"}
     one.keep("legal_hold", await ask(person, "CreateLegalHold", legal_hold=hold))
     logs = await ask(person, "ListAuditLogs", page_size=1)
@@ -181,9 +185,11 @@ async def _writings(one: Tenancy, languages: dict[str, str]) -> None:
         asked = {"type": "QUESTION_TYPE_MULTIPLE_CHOICE", "prompt": one.canary, "choices": choices}
         question = one.keep("question", await ask(person, "CreateQuestion", question=asked))
         one.keep("choice", question.choices[0].id)
+        exercise = one.keep("exercise", await ask(person, "CreateExercise", exercise={"title": one.canary}))
         quiz = {"title": one.canary, "items": [{"question_id": question.id, "points": "1"}]}
         made = one.keep("quiz", await ask(person, "CreateQuiz", quiz=quiz))
         if n == 0:
+            await ask(person, "PublishExercise", id=exercise.id)
             await ask(person, "PublishQuiz", id=made.id)
 
 

@@ -8,7 +8,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from kit.errors import InvalidArgument, to_status
 from kit.validation import validator
-from storyloom.assessment.v1 import attempts_pb2, quizzes_pb2
+from storyloom.assessment.v1 import answers_pb2, attempts_pb2, quizzes_pb2
 from storyloom.audit.v1 import audit_logs_pb2
 from storyloom.content.v1 import weaves_pb2
 
@@ -24,7 +24,7 @@ def fields_of(message: Any) -> list[str]:
 
 class TestCounts:
     def test_a_list_too_long_is_refused_before_its_items_are_looked_at(self) -> None:
-        message = attempts_pb2.SubmitAttemptRequest(id=ID, responses=[attempts_pb2.Response()] * 100_000)
+        message = attempts_pb2.SubmitAttemptRequest(id=ID, responses=[answers_pb2.Response()] * 100_000)
         started = time.process_time()
         assert fields_of(message) == ["responses"]
         assert time.process_time() - started < 0.5

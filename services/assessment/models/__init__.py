@@ -2,7 +2,23 @@
 
 from services.assessment.models.attempts import Attempt, QuizResult, Response
 from services.assessment.models.base import Base
+from services.assessment.models.exercises import Exercise
 from services.assessment.models.questions import Question, QuestionVersion
-from services.assessment.models.quizzes import Quiz, QuizQuestion
+from services.assessment.models.quizzes import Extension, Quiz, QuizDraw, QuizQuestion
+from services.assessment.models.regrades import PastResult, Regrade
 
-__all__ = ["Attempt", "Base", "Question", "QuestionVersion", "Quiz", "QuizQuestion", "QuizResult", "Response"]
+__all__ = [
+    "Attempt",
+    "Base",
+    "Exercise",
+    "Extension",
+    "PastResult",
+    "Question",
+    "QuestionVersion",
+    "Quiz",
+    "QuizDraw",
+    "QuizQuestion",
+    "QuizResult",
+    "Regrade",
+    "Response",
+]

@@ -1,11 +1,11 @@
 """What learners make of quizzes."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKeyConstraint, Index, Numeric, Uuid, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKeyConstraint, Index, Interval, Numeric, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -17,7 +17,8 @@ from storyloom.assessment.v1 import attempts_pb2
 
 
 class Attempt(Resource, Base):
-    """A learner's taking of a quiz. `version_ids` are the question versions it keeps, in its own order."""
+    """A learner's taking of a quiz. `version_ids` are the question versions it keeps, in its own order, and `points`
+    what each is worth."""
 
     __tablename__ = "attempts"
     __resource__ = "attempt"
@@ -34,6 +35,8 @@ class Attempt(Resource, Base):
             postgresql_where=text("state = 'open'"),
         ),
         Index(None, "tenant_id", "user_id", "id"),
+        Index(None, "tenant_id", "quiz_id", "id"),
+        Index("ix_attempts_open", "tenant_id", "id", postgresql_where=text("state = 'open'")),
     )  # fmt: skip
 
     quiz_id: Mapped[UUID]
@@ -42,8 +45,11 @@ class Attempt(Resource, Base):
     number: Mapped[int]
     state: Mapped[str] = mapped_column(default="open")
     version_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    points: Mapped[list[Decimal]] = mapped_column(ARRAY(Numeric))
     # Whether the choices too have an order of their own: that of `rules.shuffled`, which the attempt's id decides.
     shuffled: Mapped[bool]
+    # As it was at the start: what an extension adds to.
+    time_limit: Mapped[timedelta | None] = mapped_column(Interval)
     deadline_time: Mapped[datetime | None]
     submit_time: Mapped[datetime | None]
 
@@ -79,3 +85,6 @@ class QuizResult(TenantRow, Timed, Base):
     percent: Mapped[Decimal] = mapped_column(Numeric)
     passed: Mapped[bool]
     detail: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    # What `passed` was decided by, and how many regrades of the quiz the result takes into account.
+    pass_mark: Mapped[Decimal] = mapped_column(Numeric)
+    regrade_count: Mapped[int] = mapped_column(default=0, server_default=text("0"))

@@ -5,4 +5,4 @@ import kit.models
 
 class Base(kit.models.Base):
     __abstract__ = True
-    metadata = kit.models.metadata("assessment")
+    metadata = kit.models.metadata("assessment", jobs=True)
