@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from kit import outbox
 from kit.auth import current
 from kit.call import current_call
+from kit.minimums import POSTGRESQL, refuse_older
 from kit.models import TenantRow
 from kit.telemetry import Telemetry
 
@@ -310,8 +311,11 @@ class Database:
             lent.give_back()
 
     async def check_role(self) -> None:
-        """Refuses to start with a role that policies do not bind: an owner, a superuser or BYPASSRLS."""
+        """Refuses to start on an old server, or with a role that policies do not bind: an owner, a superuser or
+        BYPASSRLS."""
         async with self.engine.connect() as connection:
+            version = await connection.exec_driver_sql("SHOW server_version")
+            refuse_older("PostgreSQL", str(version.scalar_one()), POSTGRESQL)
             found = await connection.exec_driver_sql(
                 "SELECT rolsuper OR rolbypassrls OR EXISTS (SELECT 1 FROM pg_class WHERE relowner = pg_roles.oid)"
                 " FROM pg_roles WHERE rolname = current_user"

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -14,8 +15,9 @@ from importlib import import_module
 from typing import Any, TextIO
 from uuid import UUID
 
+from kit import operators
 from kit.db import Database, ReadSession, WriteSession
-from kit.errors import Aborted, DeadlineExceeded, Unavailable, from_exception
+from kit.errors import Aborted, DeadlineExceeded, StoryloomError, Unavailable, from_exception
 from kit.ids import NIL
 from kit.settings import SERVICES, Settings, SettingsError
 from kit.telemetry import log_as_json
@@ -256,13 +258,26 @@ async def _run(db: Database, job: Job, asked: argparse.Namespace) -> int:
     return DONE if standing.state == "done" else PAUSED
 
 
-async def _list(db: Database, jobs: Sequence[Job]) -> int:
+async def _list(db: Database, jobs: Sequence[Job], *, as_json: bool) -> int:
     found = {one.name: one for one in await standings(db)}
     for job in jobs:
         one = found.get(job.name)
+        if as_json:
+            how_far = {"state": one.state, "done": one.done, "total": one.total} if one else {"state": "never begun"}
+            sys.stdout.write(json.dumps({"name": job.name, **how_far, "doc": job.doc}) + "\n")
+            continue
         how = f"{one.state}, {one.done:,} of {one.total:,}" if one else "never begun"
         sys.stdout.write(f"{job.name}: {how}. {job.doc}\n")
     return DONE
+
+
+async def _admit(service: Any, asked: argparse.Namespace) -> None:
+    """Has the audit log tell what is about to be done, and by whom if an operator has signed in."""
+    try:
+        operator = await operators.identify(service, sys.stdin.readline().strip()) if asked.as_operator else None
+    except StoryloomError as error:
+        raise JobError(error.message) from None
+    await operators.note(service, asked.command, "job", {"name": asked.job}, operator)
 
 
 async def _do(asked: argparse.Namespace, settings: Settings) -> int:
@@ -272,10 +287,11 @@ async def _do(asked: argparse.Namespace, settings: Settings) -> int:
     db: Database = service.db
     try:
         if asked.command == "list":
-            return await _list(db, jobs)
+            return await _list(db, jobs, as_json=asked.json)
         job = next((one for one in jobs if one.name == asked.job), None)
         if job is None:
             raise JobError(f"{asked.service} has no job {asked.job}; it has {', '.join(one.name for one in jobs)}.")
+        await _admit(service, asked)
         if asked.command == "run":
             return await _run(db, job, asked)
         if not await tell_runner(db, PAUSE if asked.command == "pause" else ABORT, job.name):
@@ -303,8 +319,11 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=doc)
         command.add_argument("service", choices=SERVICES)
-        if name != "list":
+        if name == "list":
+            command.add_argument("--json", action="store_true", help="a JSON object for each job")
+        else:
             command.add_argument("job")
+            command.add_argument("--as-operator", action="store_true", help="whose access token is in standard input")
         if name == "run":
             command.add_argument("--restart", action="store_true", help="begin anew, though it was not done")
             command.add_argument("--batch", type=int, default=0, help="rows of a batch; default: what the job says")

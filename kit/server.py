@@ -23,6 +23,7 @@ from kit.decisions import Decided, DecisionService, in_force
 from kit.holdings import Holdings
 from kit.inbox import EventInbox, Handle, Together
 from kit.limiter import Limiter
+from kit.minimums import GRPCIO, refuse_older
 from kit.notes import Notes
 from kit.operations import OutboxService
 from kit.outbox import Relay
@@ -117,6 +118,7 @@ class Service:
 
     async def start(self) -> None:
         """Serves; returns when the port is open and the health check says SERVING."""
+        refuse_older("grpcio", grpc.__version__, GRPCIO)
         await self.db.check_role()
         pipeline = self._pipeline()
         self._server = grpc.aio.server(options=(*OPTIONS, *server_options(self.tls)))

@@ -2,8 +2,6 @@
 
 import argparse
 import csv
-import getpass
-import os
 import sys
 import time
 import zipfile
@@ -14,9 +12,7 @@ from typing import IO, Any
 
 import grpc
 
-from kit.settings import is_loopback
-from storyloom.identity.v1 import sessions_pb2, user_imports_pb2
-from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
+from storyloom.identity.v1 import user_imports_pb2
 from storyloom.identity.v1.user_imports_pb2 import (
     ImportUsersChunk,
     ImportUsersOptions,
@@ -25,19 +21,15 @@ from storyloom.identity.v1.user_imports_pb2 import (
     RowOutcome,
 )
 from storyloom.identity.v1.user_imports_pb2_grpc import UserImportServiceStub
+from tools.signing_in import PASSWORD, UsageError, channel_to, read_password, sign_in
 
 DONE, ROWS_REFUSED, FAILED = 0, 1, 2
-PASSWORD = "STORYLOOM_PASSWORD"  # noqa: S105  # the name of the variable
 # In this order: roles are those of users.
 ONEROSTER_FILES = ("users.csv", "roles.csv")
 PIECE = 16 * 1024
 MOST_MEMBERS, MOST_BYTES = 100, 1 << 30
 SECONDS_BETWEEN_LINES = 5.0
 REFUSED = (RowOutcome.ROW_OUTCOME_INVALID, RowOutcome.ROW_OUTCOME_DUPLICATE)
-
-
-class UsageError(Exception):
-    """What was asked for cannot be done; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +77,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def channel_to(server: str, ca: Path | None) -> grpc.Channel:
-    """Plaintext carries the password, so it stays on this machine."""
-    if ca is not None:
-        return grpc.secure_channel(server, grpc.ssl_channel_credentials(ca.read_bytes()))
-    if not is_loopback(server):
-        raise UsageError(f"{server} is not on this machine: name the server's certificate authority with --ca")
-    return grpc.insecure_channel(server)
-
-
 def find_sources(paths: Sequence[Path]) -> list[Source]:
     """The files to send, those of zips with them, in the order in which they must come."""
     found: list[Source] = []
@@ -132,7 +115,8 @@ def members(path: Path) -> list[Source]:
 
 
 def run(channel: grpc.Channel, asked: argparse.Namespace, sources: Sequence[Source]) -> int:
-    metadata = (("authorization", f"Bearer {sign_in(channel, asked)}"),)
+    session = sign_in(channel, asked.tenant, asked.user, read_password(asked.user))
+    metadata = (("authorization", f"Bearer {session.access_token}"),)
     sending = Sending(options_of(asked, sources), sources)
     progress = Progress(sum(source.size for source in sources))
     problems = csv.writer(sys.stdout)
@@ -152,14 +136,6 @@ def run(channel: grpc.Channel, asked: argparse.Namespace, sources: Sequence[Sour
         call.cancel()
     progress.end(summary, asked.dry_run)
     return ROWS_REFUSED if summary.invalid or summary.duplicate else DONE
-
-
-def sign_in(channel: grpc.Channel, asked: argparse.Namespace) -> str:
-    # Never an argument: everybody on the machine can see those.
-    password = os.environ.get(PASSWORD) or getpass.getpass(f"Password of {asked.user}: ")
-    request = sessions_pb2.CreateSessionRequest(tenant=asked.tenant, email=asked.user, password=password)
-    session: sessions_pb2.Session = SessionServiceStub(channel).CreateSession(request, timeout=30)
-    return session.access_token
 
 
 def options_of(asked: argparse.Namespace, sources: Sequence[Source]) -> ImportUsersOptions:

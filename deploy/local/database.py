@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,9 +46,16 @@ def begin_migration(settings: Settings, service: str, name: str) -> int:
 
 def run_job(settings: Settings, verb: str, service: str, names: Sequence[str]) -> int:
     """Runs one of a service's jobs, or does what else can be done with it, in the service's environment."""
-    environment = _running(settings, "Jobs need the running database").service(service)
+    environment = service_environment(settings, service)
     command = [sys.executable, "-m", "kit.jobs", verb, service, *names]
     return subprocess.run(command, env=environment, cwd=settings.root, check=False).returncode
+
+
+def service_environment(settings: Settings, service: str) -> dict[str, str]:
+    """That of a service's process on this machine; its own, where a service's environment is already."""
+    if "SERVICE_CREDENTIAL" in os.environ:
+        return dict(os.environ)
+    return _running(settings, "Jobs need the running database").service(service)
 
 
 def _running(settings: Settings, why: str) -> Environments:

@@ -5,10 +5,13 @@ import os
 import shutil
 import socket
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+
+from kit.minimums import ENVOY, refuse_older
 
 from .database import migrate
 from .environment import Environments
@@ -41,6 +44,7 @@ class Stack:
         for name in stop_left_over(settings.state_file):
             self._say(f"Stopped {name}, which an earlier run had left behind")
         check_ports(settings)
+        await check_envoy(envoy())
         secrets = load_secrets(settings.directory / "secrets.env")
         if settings.otlp_endpoint is None:
             self._receiver = TraceReceiver(settings.traces, TraceStore(settings.trace_file))
@@ -168,6 +172,18 @@ def envoy() -> Path:
     if found is None:
         raise RunError("Envoy is not installed here: run `make setup`, or put an `envoy` of version 1.40 on the PATH.")
     return Path(found)
+
+
+async def check_envoy(program: Path) -> None:
+    """Says so when the gateway is too old for its configuration: it would start without what it does not know."""
+    asked = await asyncio.create_subprocess_exec(program, "--version", stdout=PIPE, stderr=DEVNULL)
+    said, _ = await asked.communicate()
+    # …  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL
+    found = said.decode(errors="replace").rpartition("version: ")[2].split("/")
+    try:
+        refuse_older("Envoy", found[1] if len(found) > 1 else "", ENVOY)
+    except RuntimeError as failure:
+        raise RunError(f"{failure} ({program}): run `make setup`, or put a newer `envoy` on the PATH.") from None
 
 
 def _suggestion(port: int) -> int:

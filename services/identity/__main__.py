@@ -18,6 +18,7 @@ from services.identity.roles import RoleService
 from services.identity.seeding import PlatformSettings, seed_platform
 from services.identity.sessions import SessionService
 from services.identity.signing import Keyring
+from services.identity.signing_keys import SigningKeyService
 from services.identity.subjects import HOLDINGS
 from services.identity.tenants import TenantService
 from services.identity.throttling import Devices, Throttle
@@ -75,6 +76,7 @@ def build(settings: Settings) -> Service:
         PolicyTrialService(db, deciders),
         ErasureService(db, service.clients, subjects),
         ParkedEventService(db, service.clients),
+        SigningKeyService(db, keyring),
     )
     service.consume({ApprovalDecided: on_approval_decided})
     service.run_in_background(feed.run)

@@ -90,15 +90,11 @@ class Keyring:
     async def step(self, at: datetime) -> None:
         """Does what is due at this moment, if no other process has done it."""
         async with self._db.write(SYSTEM_TENANT) as session:
-            mine = select(SigningKey).where(SigningKey.tenant_id == session.tenant_id)
-            # Whoever had to wait for the lock reads anew what the one before made of the keys.
-            await session.execute(mine.with_only_columns(SigningKey.id).with_for_update())
-            found = await session.execute(mine)
-            keys = {key.state: key for key in found.scalars() if key.state != "retired"}
+            keys = await _locked(session)
             active, successor = keys["active"], keys.get("published")
             match rules.rotation(active.activated_at, successor and successor.created_at, at):
                 case rules.Rotation.PUBLISH:
-                    session.add(SigningKey(state="published", created_at=at, **self._new_key()))
+                    self._publish(session, at)
                 case rules.Rotation.PROMOTE:
                     await _promote(session, active, successor, at)
             await session.execute(
@@ -107,6 +103,16 @@ class Keyring:
                     SigningKey.retired_at < at - rules.RETIRED_BEFORE_REMOVAL,
                 )
             )
+
+    async def publish_successor(self, session: WriteSession, at: datetime) -> SigningKey:
+        """The key that signs next: the one that is published already, or one that is from this moment on."""
+        published: SigningKey | None = (await _locked(session)).get("published")
+        return published or self._publish(session, at)
+
+    def _publish(self, session: WriteSession, at: datetime) -> SigningKey:
+        key = SigningKey(state="published", created_at=at, **self._new_key())
+        session.add(key)
+        return key
 
     def _new_key(self) -> dict[str, Any]:
         identity, private = new_id(), Ed25519PrivateKey.generate()
@@ -131,6 +137,15 @@ async def _all(session: ReadSession) -> list[Any]:
     columns = (SigningKey.id, SigningKey.state, SigningKey.public_key, SigningKey.sealed_private_key)
     statement = select(*columns).where(SigningKey.tenant_id == session.tenant_id).order_by(SigningKey.id)
     return list((await session.execute(statement)).all())
+
+
+async def _locked(session: WriteSession) -> dict[str, Any]:
+    """The keys that are in use, or will be, by their state; nobody else changes them until the commit."""
+    mine = select(SigningKey).where(SigningKey.tenant_id == session.tenant_id)
+    # Whoever had to wait for the lock reads anew what the one before made of the keys.
+    await session.execute(mine.with_only_columns(SigningKey.id).with_for_update())
+    found = await session.execute(mine)
+    return {key.state: key for key in found.scalars() if key.state != "retired"}
 
 
 async def _promote(session: WriteSession, active: SigningKey, successor: Any, at: datetime) -> None:

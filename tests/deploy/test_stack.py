@@ -15,7 +15,7 @@ import pytest
 from deploy.local.errors import RunError
 from deploy.local.postgres import make_private
 from deploy.local.settings import ROOT, Settings, UnixAddress, read_settings
-from deploy.local.stack import check_ports
+from deploy.local.stack import check_envoy, check_ports, envoy
 from deploy.local.state import Running, only_runner, read_state, stop_left_over, write_state
 
 
@@ -79,6 +79,19 @@ class TestAdministration:
         assert str(read({"GATEWAY_ADMIN_ADDRESS": "127.0.0.1:9901"}).gateway_admin) == "127.0.0.1:9901"
         with pytest.raises(RunError, match="unix:x is not an address"):
             read({"GATEWAY_ADMIN_ADDRESS": "unix:x"})
+
+
+class TestEnvoy:
+    async def test_that_is_installed_is_new_enough(self) -> None:
+        await check_envoy(envoy())
+
+    @pytest.mark.parametrize("said", ["envoy  version: 9e55809/1.39.2/Clean/RELEASE/BoringSSL", "a shell", ""])
+    async def test_that_is_older_or_none_is_refused_with_the_way_out(self, place: Path, said: str) -> None:
+        program = place / "envoy"
+        program.write_text(f"#!/bin/sh\necho '{said}'\n")
+        program.chmod(0o755)
+        with pytest.raises(RunError, match=r"^Envoy 1\.40 or newer is needed, and this is .*: run `make setup`"):
+            await check_envoy(program)
 
 
 class TestCommandLine:

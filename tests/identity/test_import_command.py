@@ -14,7 +14,8 @@ import pytest
 from storyloom.identity.v1 import users_pb2
 from tests.identity.importing import ROLES, USERS, table
 from tests.stack import PASSWORD
-from tools.import_users import DONE, FAILED, ROWS_REFUSED, UsageError, channel_to, find_sources
+from tools.import_users import DONE, FAILED, ROWS_REFUSED, find_sources
+from tools.signing_in import UsageError, channel_to
 
 COLUMNS = ("email", "display_name", "roles")
 PUPIL = {"sourcedId": "s1", "givenName": "Lan", "familyName": "Ngo", "email": "lan@x.example"}
