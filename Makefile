@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup gen run tour phone trace test test-fast lint types check bench proof lock sbom licences audit job backup restore restore-drill migration clean
+.PHONY: help setup gen run tour phone trace test test-fast lint types check bench proof lock sbom licences audit job backup restore restore-drill manifests migration clean
 
 BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
@@ -91,6 +91,10 @@ restore: gen ## bring a backup back (BACKUP=name, default the newest); what is t
 
 restore-drill: gen ## restore the newest backup on a server of its own and check all of it
 	@$(RUN) -m deploy.backups drill $(or $(BACKUP),latest)
+
+manifests: gen ## make the Kubernetes manifests and the dashboards, in gen/
+	@$(RUN) -m deploy.kubernetes
+	@$(RUN) -m deploy.telemetry.dashboards
 
 migration: gen ## begin a migration (SERVICE=content NAME=add_subtitle)
 	@test -n '$(SERVICE)' -a -n '$(NAME)' || { echo 'Say which: make migration SERVICE=content NAME=add_subtitle' >&2; exit 1; }

@@ -1,0 +1,1 @@
+"""Kubernetes manifests, generated: `python -m deploy.kubernetes`."""

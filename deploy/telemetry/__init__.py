@@ -1,0 +1,1 @@
+"""What is told of a running platform: collector, rules, dashboards."""
