@@ -80,6 +80,8 @@ class AnalysisService:
                 work = await _read(session, quiz, first=first)
                 figures = await asyncio.to_thread(analyse, work.sheet)
                 await _look_closer(session, work, figures)
+                asked = {one.question_id for one in work.versions.values()}
+                work.readable = await quizzes.list_readable(session, asked)
             if first and work.complete and figures.items:
                 async with self.db.write() as writing:
                     found = {UUID(one): _rounded(item.facility) for one, item in figures.items.items()}
@@ -97,6 +99,8 @@ class _Work:
     user_ids: set[UUID] = field(default_factory=set)
     versions: dict[UUID, Version] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
+    # Questions that the caller may read: of others, nothing that they say.
+    readable: set[UUID] = field(default_factory=set)
     changes: list[Change] = field(default_factory=list)
     # Whether these are all attempts, and not only those that the caller may list.
     complete: bool = True
@@ -187,11 +191,11 @@ def analysis_to_proto(quiz_id: UUID, attempts: AnalyzedAttempts, work: _Work, fi
 
 
 def _item_to_proto(work: _Work, question_id: str, figures: ItemFigures, body: Body) -> ItemAnalysis:
-    attempts = len(work.sheet.columns[question_id].rows)
-    choices = body["choices"] if body["type"] == MULTIPLE_CHOICE else ()
+    attempts, told = len(work.sheet.columns[question_id].rows), UUID(question_id) in work.readable
+    choices = body["choices"] if told and body["type"] == MULTIPLE_CHOICE else ()
     return ItemAnalysis(
         question_id=question_id,
-        prompt=body["prompt"],
+        prompt=body["prompt"] if told else "",
         attempts=attempts,
         omitted=attempts - work.answered[question_id],
         facility=_told(figures.facility),

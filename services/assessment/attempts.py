@@ -159,6 +159,7 @@ def graded_event(attempt: Taking, at: datetime, *, regraded: bool = False) -> At
         percent=rules.plain(result.percent),
         passed=result.passed,
         regraded=regraded,
+        score_hidden=rules.hides_score(attempt.review_policy),
     )
     event.grade_time.FromDatetime(at)
     return event

@@ -1,6 +1,7 @@
 """Regrades: how a question of a quiz is graded instead, and what that does to results."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -21,7 +22,7 @@ from services.assessment.effects import Effect
 from services.assessment.queries import quizzes
 from services.assessment.queries import regrades as queries
 from services.assessment.queries.versions import REMEMBERED
-from services.assessment.rules import Outcome, plain, wrong_state
+from services.assessment.rules import Outcome, hides_score, plain, wrong_state
 from storyloom.assessment.v1 import regrades_pb2
 from storyloom.assessment.v1.events_pb2 import AttemptGraded
 from storyloom.assessment.v1.regrades_pb2 import (
@@ -186,6 +187,7 @@ def _tell(session: WriteSession, regrade: models.Regrade, row: Any, outcome: Out
         user_id=str(row.user_id),
         number=row.number,
         regraded=True,
+        score_hidden=hides_score(json.loads(row.review_policy)),
         **_facts(outcome),
     )
     graded.grade_time.FromDatetime(at)

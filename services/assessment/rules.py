@@ -295,6 +295,11 @@ def shown(policy: Mapping[str, str], standing: Standing) -> frozenset[str]:
     return frozenset(name for name, default in REVIEW.items() if reached[policy.get(name, default)])
 
 
+def hides_score(policy: Mapping[str, str]) -> bool:
+    """Whether the policy keeps the score back when an attempt is submitted, from whatever else would tell of it."""
+    return policy.get("score", REVIEW["score"]) != ON_SUBMIT
+
+
 # Answers
 
 

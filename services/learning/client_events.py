@@ -29,6 +29,8 @@ from storyloom.type.v1.errors_pb2 import ErrorReason
 DEFAULT_CHANGES, MOST_CHANGES = 200, 1_000
 # Content is asked for those that are new, in so many as it takes at once.
 MOST_WORDS, MOST_LESSONS = 2_000, 100
+# Readings may have the same words: each of them is kept, and counted, for each reading.
+MOST_SEEN = 10_000
 VIEWED = "in_progress"
 
 
@@ -61,9 +63,10 @@ class ClientEventService:
         events = list(read_events(user_id, request, at))
         lessons = {one.lesson_id for one in events if one.lesson_id}
         words = {word for one in events for word in (one.vocabulary_id, *one.words) if word}
-        if len(words) > MOST_WORDS or len(lessons) > MOST_LESSONS:
-            told = f"name more than {MOST_WORDS:,} words or {MOST_LESSONS} lessons; send fewer"
-            raise InvalidArgument.fields([("events", told)])
+        seen = sum(len(one.words) for one in events)
+        if len(words) > MOST_WORDS or seen > MOST_SEEN or len(lessons) > MOST_LESSONS:
+            told = f"name more than {MOST_WORDS:,} words, {MOST_SEEN:,} in all readings, or {MOST_LESSONS} lessons"
+            raise InvalidArgument.fields([("events", f"{told}; send fewer")])
         return Batch(
             user_id=user_id,
             device_id=UUID(request.device_id),

@@ -50,7 +50,7 @@ async def on_course_changed(session: WriteSession, event: Event, course: CourseC
 
 
 async def on_attempt_graded(session: WriteSession, event: Event, attempt: AttemptGraded) -> None:
-    """Keeps the latest result, and counts it in the day of the learner."""
+    """Keeps the latest result, and counts it in the day of the learner if they may know it."""
     user_id = UUID(attempt.user_id)
     await lock_learner(session, user_id)
     values = {
@@ -65,6 +65,7 @@ async def on_attempt_graded(session: WriteSession, event: Event, attempt: Attemp
         "passed": attempt.passed,
         "regraded": attempt.regraded,
         "grade_time": attempt.grade_time.ToDatetime(UTC),
+        "score_hidden": attempt.score_hidden,
     }
     row = await queries.upsert_graded_attempt(session, values)
     if row is not None:

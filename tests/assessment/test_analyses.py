@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -136,18 +137,41 @@ class TestGetAnalysis:
         assert found.items[0].choices[2].picked == 0
 
 
+    async def test_tells_nothing_of_what_a_question_says_to_who_may_not_read_it(
+        self, school: School, taken: Taken
+    ) -> None:
+        shut, *others = taken.questions
+        async with denied_to_teachers(school, "question", "read", {"field": "question.id", "value": shut.id}):
+            async with asyncio.timeout(5):
+                while (found := await analysis_of(school.teacher, taken.quiz)).items[0].prompt:
+                    await asyncio.sleep(0.1)
+            assert (found.items[0].facility, len(found.items[0].choices)) == ("0.5", 0)
+            assert [one.prompt for one in found.items[1:]] == [one.prompt for one in others]
+            assert len(found.items[1].choices) == 3
+
+
+@asynccontextmanager
+async def denied_to_teachers(school: School, resource: str, action: str, which: dict[str, str]) -> AsyncIterator[None]:
+    """Teachers may not do this to what fits, until the block ends."""
+    conditions = [
+        {"operator": "eq", **which},
+        {"field": "user.role", "operator": "contains", "value": "teacher"},
+    ]
+    policy = {"name": f"no {resource}s", "resource": resource, "actions": [action], "effect": "POLICY_EFFECT_DENY"}
+    made = await ask(school.admin, "CreateResourcePolicy", policy={**policy, "conditions": {"all": conditions}})
+    await ask(school.admin, "ActivateResourcePolicy", id=made.id)
+    try:
+        yield
+    finally:
+        await ask(school.admin, "DeactivateResourcePolicy", id=made.id)
+
+
 @pytest.fixture
 async def hidden(school: School, taken: Taken) -> AsyncIterator[None]:
     """The second student's attempts are hidden from teachers; afterwards they are seen again."""
-    conditions = [
-        {"field": "attempt.user_id", "operator": "eq", "value": school.student2.user_id},
-        {"field": "user.role", "operator": "contains", "value": "teacher"},
-    ]
-    policy = {"name": "hidden", "resource": "attempt", "actions": ["list"], "effect": "POLICY_EFFECT_DENY"}
-    made = await ask(school.admin, "CreateResourcePolicy", policy={**policy, "conditions": {"all": conditions}})
-    await ask(school.admin, "ActivateResourcePolicy", id=made.id)
-    yield
-    await ask(school.admin, "DeactivateResourcePolicy", id=made.id)
+    which = {"field": "attempt.user_id", "value": school.student2.user_id}
+    async with denied_to_teachers(school, "attempt", "list", which):
+        yield
     async with asyncio.timeout(5):
         while (await analysis_of(school.teacher, taken.quiz)).attempt_count == 1:
             await asyncio.sleep(0.1)

@@ -1,12 +1,15 @@
 """Quizzes whose attempts draw questions."""
 
+import json
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
 
+from services.assessment.queries.quizzes import CANDIDATES
 from storyloom.assessment.v1.questions_pb2 import DeleteQuestionRequest, Question
 from storyloom.assessment.v1.questions_pb2_grpc import QuestionServiceStub
 from storyloom.assessment.v1.quizzes_pb2 import (
@@ -21,7 +24,7 @@ from storyloom.assessment.v1.quizzes_pb2 import (
 )
 from storyloom.assessment.v1.quizzes_pb2_grpc import QuizServiceStub
 from tests.assessment.calls import get, start, submit
-from tests.assessment.conftest import Bank, picked
+from tests.assessment.conftest import Bank, owner_executes, picked
 from tests.stack import Person, School, refused
 
 
@@ -35,6 +38,13 @@ def draw(count: int, *questions: Question, points: str = "1", **fields: Any) -> 
 
 def ids(questions: Any) -> list[str]:
     return [getattr(one, "question_id", "") or one.id for one in questions]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The steps of a query's plan."""
+    yield plan
+    for one in plan.get("Plans", ()):
+        yield from nodes(one)
 
 
 async def delete(school: School, question: Question) -> None:
@@ -124,6 +134,15 @@ class TestFromTheBank:
             assert await get(school.student, attempt) == attempt
             assert (await submit(school.student, attempt)).result.max_score == "0.5"
         assert len(drawn & {*ids(fitting)}) == len(drawn) > 2
+
+    async def test_looks_through_the_bank_once_for_all_draws(self, school: School, bank: Bank, tag: str) -> None:
+        for _ in range(4):
+            await bank.choice_question(tags=[tag])
+        quiz = await bank.quiz(*(draw(1, tags=[tag]) for _ in range(4)))
+        wanted = (UUID(school.teacher.tenant_id), UUID(quiz.id), uuid4())
+        (row,) = await owner_executes(school, f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {CANDIDATES}", *wanted)
+        scans = [one for one in nodes(json.loads(row[0])[0]["Plan"]) if one.get("Relation Name") == "questions"]
+        assert [one["Actual Loops"] for one in scans] == [1]
 
     async def test_takes_none_that_the_quiz_has_anyway_or_another_draw_has_taken(
         self, school: School, bank: Bank, tag: str

@@ -11,9 +11,11 @@ from storyloom.assessment.v1.extensions_pb2 import CreateExtensionRequest, Exten
 from storyloom.assessment.v1.extensions_pb2_grpc import ExtensionServiceStub
 from storyloom.assessment.v1.quizzes_pb2 import GetQuizRequest, Quiz, UpdateQuizRequest
 from storyloom.assessment.v1.quizzes_pb2_grpc import QuizServiceStub
+from storyloom.assessment.v1.regrades_pb2 import CreateRegradeRequest, Regrade
+from storyloom.assessment.v1.regrades_pb2_grpc import RegradeServiceStub
 from storyloom.assessment.v1.review_policies_pb2 import ReviewPolicy, ReviewTime
 from tests.assessment.calls import attempts, get, start, submit
-from tests.assessment.conftest import Bank, filled, picked
+from tests.assessment.conftest import Bank, filled, graded_events, picked
 from tests.stack import Person, School
 
 ASPECTS = ("score", "responses", "feedback", "correct_answers", "explanations")
@@ -90,6 +92,19 @@ class TestReviewPolicy:
         assert not (await submit(school.student, graded)).HasField("result")
         (listed,) = (await attempts(school.student).ListAttempts(ListAttemptsRequest(quiz_id=quiz.id))).attempts
         assert not listed.HasField("result")
+
+    @pytest.mark.parametrize(("time", "hidden"), [("on_submit", False), ("after_close", True), ("never", True)])
+    async def test_goes_with_the_result_to_other_services(
+        self, school: School, bank: Bank, time: str, *, hidden: bool
+    ) -> None:
+        async with graded_events(school) as events:
+            quiz, attempt = await taken(school, bank, review_policy=policy("on_submit", score=time))
+            regrade = Regrade(
+                quiz_id=quiz.id, question_id=attempt.questions[0].question_id, kind="REGRADE_KIND_FULL_MARKS"
+            )
+            regrades = school.teacher.stub(RegradeServiceStub, "assessment")
+            await regrades.CreateRegrade(CreateRegradeRequest(regrade=regrade))
+        assert [(one.regraded, one.score_hidden) for one in events] == [(False, hidden), (True, hidden)]
 
     async def test_after_close_waits_for_the_last_extension(self, school: School, bank: Bank) -> None:
         quiz, graded = await taken(school, bank, review_policy=policy("after_close"))

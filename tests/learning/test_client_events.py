@@ -266,6 +266,13 @@ class TestResults:
         ]
         async with refused("INVALID_FIELD", field="events"):
             await sync(school.student2, many)
+        # The same words in many readings are rows for each of them.
+        again = [
+            event(ago(), story_read={"story_id": some_id(), "vocabulary_ids": many[0].story_read.vocabulary_ids})
+            for _ in range(51)
+        ]
+        async with refused("INVALID_FIELD", field="events"):
+            await sync(school.student2, again)
 
 
 class TestChanges:

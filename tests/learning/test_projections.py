@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from services.learning.projections import on_attempt_graded
+from services.learning.queries.daily_activity import recount
 from storyloom.assessment.v1.events_pb2 import AttemptGraded
 from storyloom.content.v1.courses_pb2 import DeleteCourseRequest, ReorderUnitsRequest
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
@@ -196,6 +197,20 @@ class TestGradedAttempts:
             assert (row["score"], row["max_score"], row["percent"]) == (Decimal("7.25"), 9, Decimal("80.56"))
             assert (row["passed"], row["regraded"], row["number"], row["lesson_id"]) == (True, True, 2, None)
             assert await tables.fetchval(self.DAYS, user_id) == 1
+
+    async def test_leave_no_trace_in_the_day_of_a_learner_who_may_not_know_them(
+        self, school: School, tables: "Connection[Any]"
+    ) -> None:
+        user_id = uuid4()
+        async with writing(school) as session:
+            told = self.graded(uuid4(), user_id, 0, passed=True)
+            told.score_hidden = True
+            await on_attempt_graded(session, Event(), told)
+            assert await recount(session, user_id) == []
+        assert await tables.fetchval(self.DAYS, user_id) == 0
+        # A day with a quiz that was passed would be one of the streak.
+        active = "SELECT bool_or(active) FROM learning.daily_activity WHERE user_id = $1"
+        assert not await tables.fetchval(active, user_id)
 
     async def test_count_no_more_when_a_regrade_takes_the_pass_away(
         self, school: School, tables: "Connection[Any]"

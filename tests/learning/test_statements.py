@@ -93,12 +93,13 @@ async def study(school: School, person: Person, course: Course) -> None:
     await grade(school, person, lesson)
 
 
-async def grade(school: School, person: Person, lesson: str) -> None:
+async def grade(school: School, person: Person, lesson: str, *, hidden: bool = False) -> None:
     """A result, and the same one corrected."""
     async with writing(school) as session:
         result = GradedAttempt(
             quiz_id=new_id(), lesson_id=UUID(lesson), user_id=UUID(person.user_id), number=1, score=Decimal(7),
             max_score=Decimal(10), percent=Decimal(70), passed=True, regraded=False, grade_time=datetime.now(UTC),
+            score_hidden=hidden,
         )  # fmt: skip
         session.add(result)
         await session.flush()
@@ -197,6 +198,17 @@ class TestExportStatements:
         assert late
         async with refused("INVALID_FIELD"):
             await export(school.teacher, since=middle, until=middle)
+
+    async def test_keeps_from_learners_the_results_that_their_quiz_keeps_from_them(
+        self, school: School, learner: Person, course: Course, tables: Connection
+    ) -> None:
+        before = said(await export(learner))
+        await grade(school, learner, course.lesson_ids[0], hidden=True)
+        await settle(tables, learner.user_id)
+        for asked in ({}, {"user_id": learner.user_id}):
+            assert {one["id"] for one in said(await export(learner, **asked))} == {one["id"] for one in before}
+        told = said(await export(school.teacher, user_id=learner.user_id))
+        assert len(told) == len(before) + 2
 
     async def test_is_of_the_whole_school_for_who_may(self, school: School, learner: Person) -> None:
         mine = said(await export(school.teacher, user_id=learner.user_id))

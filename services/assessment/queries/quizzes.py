@@ -22,23 +22,27 @@ LATEST = and_(
     QuestionVersion.question_id == Question.id,
     QuestionVersion.version == Question.version,
 )
-# What a draw may take from the bank, in the order of `rules.shuffled`: no more of it than all draws together need.
+# What a draw may take from the bank, in the order of `rules.shuffled`: no more of it than all draws together need. The
+# bank may have tens of thousands of questions, and is put in order once for all draws.
 CANDIDATES = """
-SELECT draw.position, found.question_id, found.version_id, found.version, found.exercise_id
+WITH bank AS MATERIALIZED (
+  SELECT q.id, q.version, q.type, q.tags, sha256(uuid_send($3) || convert_to(q.id::text, 'UTF8')) AS place
+  FROM assessment.questions q
+  WHERE q.tenant_id = $1 AND q.deleted_at IS NULL
+    AND q.id NOT IN (SELECT o.question_id FROM assessment.quiz_questions o WHERE o.tenant_id = $1 AND o.quiz_id = $2)
+)
+SELECT draw.position, found.id AS question_id, v.id AS version_id, found.version, v.exercise_id
 FROM assessment.quiz_draws draw
 CROSS JOIN LATERAL (
-  SELECT q.id AS question_id, v.id AS version_id, q.version, v.exercise_id
-  FROM assessment.questions q
-  JOIN assessment.question_versions v ON v.tenant_id = $1 AND v.question_id = q.id AND v.version = q.version
-  WHERE q.tenant_id = $1 AND q.deleted_at IS NULL AND (draw.type IS NULL OR q.type = draw.type)
-    AND NOT EXISTS (SELECT 1 FROM unnest(draw.tags) wanted (tag)
-                    WHERE lower(wanted.tag) NOT IN (SELECT lower(has.tag) FROM unnest(q.tags) has (tag)))
-    AND NOT EXISTS (SELECT 1 FROM assessment.quiz_questions other
-                    WHERE other.tenant_id = $1 AND other.quiz_id = $2 AND other.question_id = q.id)
-  ORDER BY sha256(uuid_send($3) || convert_to(q.id::text, 'UTF8'))
+  SELECT q.id, q.version FROM bank q
+  WHERE (draw.type IS NULL OR q.type = draw.type)
+    AND q.tags @> ARRAY(SELECT lower(wanted.tag) FROM unnest(draw.tags) wanted (tag))
+  ORDER BY q.place
   LIMIT (SELECT sum(d.draw_count) FROM assessment.quiz_draws d
          WHERE d.tenant_id = $1 AND d.quiz_id = $2 AND NOT d.listed)
 ) found
+JOIN assessment.question_versions v
+  ON v.tenant_id = $1 AND v.question_id = found.id AND v.version = found.version
 WHERE draw.tenant_id = $1 AND draw.quiz_id = $2 AND NOT draw.listed
 """
 

@@ -27,6 +27,7 @@ REGRADE: Select[Any] = select(*columns(Regrade))
 OVER = """
 SELECT a.id, a.quiz_id, a.lesson_id, a.user_id, a.number, a.state, a.submit_time, a.created_at, a.version_ids, a.points,
        r.score, r.max_score, r.percent, r.passed, r.pass_mark, r.regrade_count,
+       (SELECT q.review_policy::text FROM assessment.quizzes q WHERE q.tenant_id = $1 AND q.id = $2) AS review_policy,
        (SELECT json_object_agg(p.version_id, p.answer)::text FROM assessment.responses p
         WHERE p.tenant_id = $1 AND p.attempt_id = a.id) AS answers
 FROM assessment.attempts a JOIN assessment.quiz_results r ON r.tenant_id = $1 AND r.attempt_id = a.id

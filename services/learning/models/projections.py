@@ -61,3 +61,5 @@ class GradedAttempt(TenantRow, Timed, Base):
     passed: Mapped[bool]
     regraded: Mapped[bool]
     grade_time: Mapped[datetime]
+    # Whether the learner may not know: then nothing that they see depends on it.
+    score_hidden: Mapped[bool] = mapped_column(server_default=text("false"))

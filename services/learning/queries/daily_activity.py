@@ -56,7 +56,7 @@ SOURCES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("vocabulary_exposures", "exposure_time", "true", {"readings": "1"}),
     ("user_vocabulary_progress", "first_review_time", "due_time IS NOT NULL AND NOT known", {"words_begun": "1"}),
     ("user_vocabulary_progress", "learn_time", "learn_time IS NOT NULL AND NOT known", {"words_learned": "1"}),
-    ("graded_attempts", "grade_time", "passed", {"quizzes_passed": "1"}),
+    ("graded_attempts", "grade_time", "passed AND NOT score_hidden", {"quizzes_passed": "1"}),
 )
 NOTHING = {name: f"NULL::{TYPES[name]}" for name in COLUMNS}
 HAPPENED = " UNION ALL ".join(

@@ -13,7 +13,7 @@ from services.learning.models import IndexedCourse, IndexedLesson
 
 ATTEMPT = (
     *("id", "quiz_id", "lesson_id", "user_id", "number", "score", "max_score", "percent", "passed", "regraded"),
-    "grade_time",
+    *("grade_time", "score_hidden"),
 )
 UPSERT_ATTEMPT = f"""
 INSERT INTO learning.graded_attempts AS a (tenant_id, {", ".join(ATTEMPT)})
@@ -21,7 +21,8 @@ VALUES ($1, {", ".join(f"${number}" for number in range(2, 2 + len(ATTEMPT)))})
 ON CONFLICT (tenant_id, id) DO UPDATE SET
   {", ".join(f"{name} = excluded.{name}" for name in ATTEMPT[1:])}, updated_at = now()
 WHERE a.grade_time < excluded.grade_time
-RETURNING new.passed, new.grade_time, old.passed AS old_passed, old.grade_time AS old_grade_time
+RETURNING new.passed AND NOT new.score_hidden AS passed, new.grade_time,
+          old.passed AND NOT old.score_hidden AS old_passed, old.grade_time AS old_grade_time
 """  # noqa: S608
 
 

@@ -45,10 +45,11 @@ SOURCE = """
 # Titles are those of now.
 PAGE = """
 SELECT p.stored, p.place, p.id, p.user_id, p.verb, p.happened, p.said::text AS said,
-       l.title AS lesson_title, l.course_id, c.title AS course_title
+       coalesce(g.score_hidden, false) AS hidden, l.title AS lesson_title, l.course_id, c.title AS course_title
 FROM ({sources}) AS p (stored, place, id, user_id, verb, happened, said)
 LEFT JOIN learning.lesson_index l ON l.tenant_id = $1 AND l.id = (p.said ->> 'lesson_id')::uuid
 LEFT JOIN learning.course_index c ON c.tenant_id = $1 AND c.id = l.course_id
+LEFT JOIN learning.graded_attempts g ON g.tenant_id = $1 AND g.id = (p.said ->> 'registration')::uuid
 ORDER BY p.stored, p.place, p.id LIMIT $6
 """
 
@@ -75,13 +76,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed:
-    """What a learner did, as it was stored; `said` is what is known of it besides."""
+    """What a learner did, as it was stored; `said` is what is known of it besides, `hidden` whether the learner may not
+    know it, as the result of a quiz that tells them none."""
 
     place: Place
     user_id: UUID
     verb: str
     happened: datetime
     said: dict[str, Any]
+    hidden: bool
     lesson_title: str | None
     course_id: UUID | None
     course_title: str | None
@@ -103,6 +106,7 @@ def _deed(row: Any) -> Deed:
         verb=row.verb,
         happened=row.happened,
         said=json.loads(row.said),
+        hidden=row.hidden,
         lesson_title=row.lesson_title,
         course_id=row.course_id,
         course_title=row.course_title,
