@@ -155,8 +155,6 @@ async def measure(server: Server) -> list[tuple[str, ...]]:
 async def main() -> int:
     async with own_server("assessment") as server:
         rows = await measure(server)
-        await server.superuser.close()
-        await server.db.close()
     head = (f"{ATTEMPTS:,} attempts of {QUESTIONS} questions", "seconds", "CPU seconds", "limit", "verdict")
     print("\n".join(table([head, *rows])))
     return 0

@@ -133,8 +133,6 @@ async def main() -> int:
     before = echo_cost()
     async with own_server("learning") as server:
         rows = await measure(server)
-        await server.superuser.close()
-        await server.db.close()
     echo = (before + echo_cost()) / 2
     limit = LIMIT_MS * echo / REFERENCE_ECHO
     print(f"one echo costs {echo:.0f} µs: {LIMIT_MS:.0f} ms where it costs {REFERENCE_ECHO:.0f} are {limit:.0f} here")
@@ -144,7 +142,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    began = time.monotonic()
-    code = asyncio.run(main())
-    print(f"{time.monotonic() - began:.0f} s")
-    sys.exit(code)
+    sys.exit(asyncio.run(main()))

@@ -232,7 +232,6 @@ async def main() -> int:
         await server.superuser.execute("CHECKPOINT")
         # On the loop that services run on; it starts no programs as other users, which PostgreSQL needs.
         tables = await asyncio.to_thread(uvloop.run, measured(server, tenants))
-        await server.superuser.close()
     print("\n\n".join("\n".join(table(rows)) for rows in tables))
     return 0
 
@@ -255,6 +254,7 @@ async def measured(server: Server, tenants: Iterable[tuple[UUID, UUID, UUID]]) -
         flat.append((name, *compared(many, few, FLAT_LIMIT, turned=True)))
     for task in watching:
         task.cancel()
+    # By the loop that opened its connections.
     await server.db.close()
     return [floor, flat]
 

@@ -142,6 +142,7 @@ async def measured(server: Server, tenant_id: UUID, language: Language) -> list[
         everything += times
         rows.append((name, *_cells(times, f"{spent:.1f}", f"{results:.0f}")))
     rows.append(("all", *_cells(sorted(everything), "", "")))
+    # By the loop that opened its connections.
     await server.db.close()
     return rows
 
@@ -177,7 +178,6 @@ async def main() -> int:
         await server.superuser.execute("VACUUM ANALYZE")
         await server.superuser.execute("CHECKPOINT")
         rows = await asyncio.to_thread(uvloop.run, measured(server, tenant_id, language))
-        await server.superuser.close()
     print("\n".join(table(rows)))
     return 0
 

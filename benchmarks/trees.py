@@ -27,7 +27,7 @@ from deploy.local.settings import read_settings
 from kit import migrations
 from kit.db import Database
 from kit.ids import new_id
-from kit.settings import SERVICES, Settings
+from kit.settings import Settings
 from kit.telemetry import Telemetry
 from services.audit import merkle
 from services.audit.publishing import Publisher
@@ -93,15 +93,17 @@ async def own_server(service: str = "audit") -> AsyncIterator[Server]:
         await child.start()
         pid = int((settings.directory / "postgres" / "postmaster.pid").read_text().split()[0])
         try:
-            yield await _migrated(postgres.admin_url, pid, service)
+            server = await _migrated(postgres.admin_url, pid, service)
+            yield server
+            await server.superuser.close()
+            await server.db.close()
         finally:
             await child.stop(grace=5)
             shutil.rmtree(postgres.sockets)
 
 
 async def _migrated(admin_url: str, pid: int, service: str) -> Server:
-    roles = {role: secrets.token_hex(16) for role in map(migrations.role_of, SERVICES)}
-    passwords = roles | {role: secrets.token_hex(16) for role in (migrations.OWNER, migrations.BACKUP)}
+    passwords = {role: secrets.token_hex(16) for role in migrations.ROLES}
     await migrations.bootstrap(admin_url, passwords)
 
     def url(role: str) -> str:
@@ -128,8 +130,6 @@ async def main() -> int:
             await compared(server, "inclusion proof", small, large, prove_inclusion, PROOFS),
             await compared(server, "consistency proof", small, large, prove_consistency, PROOFS),
         ]
-        await server.superuser.close()
-        await server.db.close()
     head = ("CPU µs, service and PostgreSQL", f"at {SMALL:,}", f"at {LARGE:,}", "ratio", "limit", "verdict")
     print("\n".join(table([head, *rows])))
     speed = max(verify_speed() for _ in range(3))

@@ -22,6 +22,8 @@ from kit.ids import NIL
 from kit.settings import SERVICES, Settings, SettingsError
 from kit.telemetry import log_as_json
 
+log = logging.getLogger(__name__)
+
 # Exit codes. A job that is paused goes on when it is run again.
 DONE, FAILED, REFUSED, PAUSED = 0, 1, 2, 3
 TRIES, PAUSE_SECONDS = 5, 1.0
@@ -201,6 +203,24 @@ class Runner:
                 await self._told_to_pause.wait()
 
 
+class Repeating:
+    """Runs one job now and then for ever; of several processes one at a time."""
+
+    def __init__(self, db: Database, job: Job, *, seconds: float) -> None:
+        self._db, self._job, self._seconds = db, job, seconds
+
+    async def run(self) -> None:
+        """What fails is tried again when it is next due."""
+        while True:
+            await asyncio.sleep(self._seconds)
+            try:
+                await Runner(self._db, self._job, tell=lambda standing: None).run()
+            except JobError as error:
+                log.info("the job is done elsewhere", extra={"job": self._job.name, "reason": str(error)})
+            except Exception:
+                log.exception("the job is not done", extra={"job": self._job.name})
+
+
 async def standings(db: Database) -> list[Standing]:
     """How far the service's jobs are that were ever begun."""
     async with db.read(NIL) as session:
@@ -341,7 +361,7 @@ def main() -> int:
         sys.stderr.write(f"jobs: {error}\n")
         return REFUSED
     except Exception:
-        logging.getLogger(__name__).exception("the job failed")
+        log.exception("the job failed")
         return FAILED
 
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import settings
 
-from tests.postgres import Cluster, migrated, server
+from deploy.backups.server import scratch_server
+from tests.postgres import Cluster, migrated
 from tests.running import Running, running_platform
 from tests.stack import School, Stack, found_school
 
@@ -42,7 +43,7 @@ def platform() -> Iterator[Running]:
 @pytest.fixture(scope="session")
 async def cluster() -> AsyncIterator[Cluster]:
     """A migrated cluster of this worker's own."""
-    async with server() as admin_url:
+    async with scratch_server() as admin_url:
         yield await migrated(admin_url)
 
 

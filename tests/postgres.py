@@ -1,17 +1,9 @@
-"""A real PostgreSQL for the tests: the embedded one, in a temporary directory, over a Unix socket only."""
+"""What tests find on a real PostgreSQL: the platform's roles, schemas and tables."""
 
 import asyncio
 import secrets
-import shutil
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from deploy.local.postgres import Postgres
-from deploy.local.processes import Child
-from deploy.local.settings import read_settings
 from kit import migrations
 from kit.settings import SERVICES
 
@@ -36,23 +28,6 @@ class Cluster:
     @property
     def superuser_url(self) -> str:
         return migrations.in_database(self.admin_url, "storyloom")
-
-
-@asynccontextmanager
-async def server() -> AsyncIterator[str]:
-    """An empty server; yields the administrator's URL."""
-    with tempfile.TemporaryDirectory(prefix="sl-") as folder:
-        settings = read_settings({}, root=Path(folder))
-        settings.logs.mkdir(parents=True)
-        postgres = Postgres(settings, say=lambda _: None)
-        await postgres.prepare()
-        child = Child(postgres.program(), say=lambda _: None)
-        await child.start()
-        try:
-            yield postgres.admin_url
-        finally:
-            await child.stop(grace=5)
-            shutil.rmtree(postgres.sockets)
 
 
 async def migrated(admin_url: str) -> Cluster:

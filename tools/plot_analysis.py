@@ -1,35 +1,30 @@
 """Draws the analysis of a quiz as a picture, of what the API tells of it: `python -m tools.plot_analysis --help`."""
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 
-from tools.plot_progress import PASSWORD, ask, box, text
+from deploy.rest import Rest
+from tools.asking import parser, run
+from tools.svg import LEFT, RIGHT, WIDTH, box, line, picture, text
 
-WIDTH, HEIGHT, LEFT, RIGHT = 720, 520, 44, 16
+HEIGHT = 520
 # Where the histogram stands and how high it is; the same of the field of questions.
 SCORES, FIELD = (100, 120), (290, 180)
 # A question that says so little of the rest of the quiz is worth a second look: Ebel and Frisbie, Essentials of
 # Educational Measurement (1991), chapter 13.
 WEAK = 0.2
 STYLE = """
-text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-size: 16px; font-weight: 600 } .quiet { fill: #777 }
-line { stroke: #bbb } .weakest { stroke: #c4483a; stroke-dasharray: 4 4 } .bar, .good { fill: #2a78d6 }
-.weak { fill: #c4483a }
+.weakest { stroke: #c4483a; stroke-dasharray: 4 4 } .good { fill: #2a78d6 } .weak { fill: #c4483a }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6e6e6 } .quiet { fill: #9a9a9a } line { stroke: #555 } .bar, .good { fill: #63a6f2 }
-  .weak { fill: #ee7b6c } .weakest { stroke: #ee7b6c }
+  .good { fill: #63a6f2 } .weak { fill: #ee7b6c } .weakest { stroke: #ee7b6c }
 }
 """
 
 
 def draw(told: dict[str, Any], title: str) -> str:
     """The picture of an answer of `GetAnalysis`: how scores are spread, and how easy and telling each question is."""
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
     figures = [
         f"mean {shown(told, 'mean')} %",
         f"median {shown(told, 'median')} %",
@@ -45,7 +40,7 @@ def draw(told: dict[str, Any], title: str) -> str:
         text(LEFT, FIELD[0] - 16, "Questions by facility (across) and discrimination (up)"),
         *field(told.get("items", [])),
     ]
-    return "\n".join([opening, f"<title>Analysis of a quiz</title><style>{STYLE}</style>", *parts, "</svg>\n"])
+    return picture("Analysis of a quiz", HEIGHT, STYLE, parts)
 
 
 def histogram(counts: Sequence[int]) -> Iterator[str]:
@@ -87,37 +82,23 @@ def field(items: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield text(x + 8, y + 4, str(number))
 
 
-def line(x1: float, y1: float, x2: float, y2: float, kind: str = "") -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
 def shown(told: dict[str, Any], name: str, places: int = 1) -> str:
     found = told.get(name)
     return f"{float(found):.{places}f}" if found else "–"
 
 
+def draw_for(teacher: Rest, chosen: argparse.Namespace) -> None:
+    path = f"/v1/quizzes/{chosen.quiz}"
+    told = teacher.get(f"{path}/analysis", attempts=f"ANALYZED_ATTEMPTS_{'ALL' if chosen.all else 'FIRST'}")
+    chosen.out.write_text(draw(told, teacher.get(path)["title"]), encoding="utf-8")
+
+
 def main() -> None:
-    asked = argparse.ArgumentParser(prog="python -m tools.plot_analysis", description=__doc__)
+    asked = parser("tools.plot_analysis", __doc__, user="lan@hoa-sen.example")
     asked.add_argument("quiz", help="id of the quiz")
     asked.add_argument("out", type=Path, help="file to write, such as docs/images/analysis.svg")
     asked.add_argument("--all", action="store_true", help="of all attempts, not only each learner's first")
-    asked.add_argument("--url", default="http://127.0.0.1:8080", help="address of the gateway")
-    asked.add_argument("--tenant", default="hoa-sen", help="slug of the teacher's tenant")
-    asked.add_argument("--user", default="lan@hoa-sen.example", help="e-mail address of the teacher")
-    chosen = asked.parse_args()
-    if PASSWORD not in os.environ:
-        sys.exit(f"Set {PASSWORD} to the teacher's password.")
-    try:
-        body = {"tenant": chosen.tenant, "email": chosen.user, "password": os.environ[PASSWORD]}
-        token = ask(f"{chosen.url}/v1/sessions", body=body)["accessToken"]
-        path = f"{chosen.url}/v1/quizzes/{chosen.quiz}"
-        kind = "ANALYZED_ATTEMPTS_ALL" if chosen.all else "ANALYZED_ATTEMPTS_FIRST"
-        told, quiz = ask(f"{path}/analysis?attempts={kind}", token), ask(path, token)
-    except HTTPError as error:
-        sys.exit(f"The API refuses: {error.code} {error.read().decode()}")
-    except URLError as error:
-        sys.exit(f"The API does not answer: {error.reason}")
-    chosen.out.write_text(draw(told, quiz["title"]), encoding="utf-8")
+    run(draw_for, asked.parse_args())
 
 
 if __name__ == "__main__":

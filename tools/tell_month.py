@@ -1,8 +1,6 @@
 """Tells the API of a month of a learner, as a phone without a connection would: `python -m tools.tell_month --help`."""
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -10,9 +8,9 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from deploy.rest import Rest, RestError
+from deploy.rest import Rest
+from tools.asking import parser, run
 
-PASSWORD = "STORYLOOM_PASSWORD"  # noqa: S105  # the name of the variable
 AT_ONCE, BEAT, DAY = 500, timedelta(seconds=40), timedelta(days=1)
 NO_PROBLEM = "CLIENT_EVENT_PROBLEM_UNSPECIFIED"
 # Days after which a word is asked for again while it is remembered, much as the server would have it.
@@ -91,24 +89,18 @@ def material(learner: Rest) -> dict[str, Any]:
     return {"lesson_id": lesson_id, "story_id": story["id"], "words": words}
 
 
+def tell_month(learner: Rest, chosen: argparse.Namespace) -> None:
+    user_id = learner.user["id"]
+    learner.patch(f"/v1/learnerSettings/{user_id}", {"userId": user_id, "timeZone": ZONE.key})
+    random = Random(chosen.seed)  # noqa: S311  # a story, not a secret
+    month = Month(random, **material(learner))
+    print(tell(learner, list(month.events(datetime.now(ZONE))), random))
+
+
 def main() -> None:
-    asked = argparse.ArgumentParser(prog="python -m tools.tell_month", description=__doc__)
-    asked.add_argument("--url", default="http://127.0.0.1:8080", help="address of the gateway")
-    asked.add_argument("--tenant", default="hoa-sen", help="slug of the learner's tenant")
-    asked.add_argument("--user", default="mai@hoa-sen.example", help="e-mail address of the learner")
+    asked = parser("tools.tell_month", __doc__, user="mai@hoa-sen.example")
     asked.add_argument("--seed", type=int, default=7, help="another number makes another month")
-    chosen, password = asked.parse_args(), os.environ.get(PASSWORD)
-    if password is None:
-        sys.exit(f"Set {PASSWORD} to the learner's password.")
-    try:
-        learner = Rest(chosen.url).sign_in(chosen.tenant, chosen.user, password)
-        user_id = learner.user["id"]
-        learner.patch(f"/v1/learnerSettings/{user_id}", {"userId": user_id, "timeZone": ZONE.key})
-        random = Random(chosen.seed)  # noqa: S311  # a story, not a secret
-        month = Month(random, **material(learner))
-        print(tell(learner, list(month.events(datetime.now(ZONE))), random))
-    except RestError as error:
-        sys.exit(f"The month could not be told: {error}")
+    run(tell_month, asked.parse_args())
 
 
 if __name__ == "__main__":

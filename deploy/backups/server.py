@@ -1,8 +1,9 @@
 """The server that backups are of: the one that runs, or the local one, started for as long as it takes."""
 
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deploy.local.postgres import Postgres
@@ -50,5 +51,4 @@ async def _started(settings: Settings) -> AsyncIterator[str]:
         yield postgres.admin_url
     finally:
         await child.stop(GRACE)
-        with suppress(OSError):
-            postgres.sockets.rmdir()
+        shutil.rmtree(postgres.sockets, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The assessment service: questions, quizzes and attempts at them."""
 
 from kit.decisions import Decided
+from kit.jobs import Repeating
 from kit.server import Service, run
 from kit.settings import Settings
 from services.assessment import policies
@@ -8,7 +9,7 @@ from services.assessment.analyses import AnalysisService
 from services.assessment.attempts import AttemptService
 from services.assessment.exercises import ExerciseService
 from services.assessment.extensions import ExtensionService
-from services.assessment.jobs import Sweeps
+from services.assessment.jobs import OVERDUE, SWEEP_SECONDS
 from services.assessment.models import Attempt, Exercise, Extension, Question, Quiz
 from services.assessment.previews import PreviewService
 from services.assessment.question_files import QuestionFileService
@@ -50,7 +51,7 @@ def build(settings: Settings) -> Service:
         ExtensionService(service.db, stub(AccessServiceStub, "identity")),
     )
     service.holds(HOLDINGS)
-    service.run_in_background(Sweeps(service.db).run)
+    service.run_in_background(Repeating(service.db, OVERDUE, seconds=SWEEP_SECONDS).run)
     service.decides(*(Decided(model=one) for one in (Question, Exercise, Quiz, Attempt, Extension)))
     return service
 

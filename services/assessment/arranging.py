@@ -1,6 +1,7 @@
 """Grading of what is put together or in order."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -19,7 +20,6 @@ from services.assessment.marks import (
     check_unique,
     prepare,
 )
-from services.assessment.texts import in_right_order
 
 FEWEST_TO_ORDER = 2
 
@@ -102,3 +102,27 @@ class Ordering:
         kept = set(others)
         rest = [(item, index in kept) for index, item in enumerate(order) if index != first]
         return self._marks.grade([self._credits[right][item] for item, right in rest])
+
+
+def in_right_order(places: Sequence[Sequence[int]]) -> list[int]:
+    """The longest run of things, by their index, that can be said to be in order: things may have several places, as
+    those that look alike do, and each takes one that is later than that of the one before.
+
+    The longest common subsequence by way of the longest increasing one (Hunt and Szymanski 1977), with the first of
+    several runs; time grows with the number of places times its logarithm.
+    """
+    # Of the runs of each length, the one that ends earliest: its last place, and what has it.
+    ends: list[int] = []
+    last: list[int] = []
+    before: dict[tuple[int, int], tuple[int, int] | None] = {}
+    for index, options in enumerate(places):
+        for place in sorted(options, reverse=True):
+            length = bisect_left(ends, place)
+            before[place, index] = (ends[length - 1], last[length - 1]) if length else None
+            ends[length : length + 1], last[length : length + 1] = [place], [index]
+    run: list[int] = []
+    step = (ends[-1], last[-1]) if ends else None
+    while step:
+        run.append(step[1])
+        step = before[step]
+    return run[::-1]

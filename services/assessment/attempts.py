@@ -48,7 +48,9 @@ class AttemptService:
                 open_one = await queries.get_attempt(session, quiz.open_id)
                 if open_one.state_at(at) == OPEN:
                     return attempt_to_proto(open_one, at)
-                await close(session, open_one, {}, at)
+                # Whoever looked at it may have closed it since the quiz was read.
+                if open_one.state == OPEN:
+                    await close(session, open_one, {}, at)
             require("read", quiz, resource="quiz")
             rules.check_start(quiz, at)
             attempt = await _begin(session, quiz, user_id, at)

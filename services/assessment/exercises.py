@@ -16,7 +16,7 @@ from kit.pagination import Page
 from services.assessment import models
 from services.assessment.lessons import check_lesson
 from services.assessment.queries import exercises as queries
-from services.assessment.rules import DRAFT, MOVES, wrong_state
+from services.assessment.rules import DRAFT, moved, wrong_state
 from storyloom.assessment.v1 import exercises_pb2
 from storyloom.assessment.v1.exercises_pb2 import (
     ArchiveExerciseRequest,
@@ -108,16 +108,11 @@ class ExerciseService:
         return await self._move(request, Action.ARCHIVE)
 
     async def _move(self, request: PublishExerciseRequest | ArchiveExerciseRequest, action: Action) -> Exercise:
-        needed, reached = MOVES[action]
         async with self.db.write() as session:
             exercise = await queries.get_exercise(session, request.id)
             require(action, exercise)
             check_etag(exercise, request.etag)
-            if exercise.status != needed:
-                raise wrong_state(
-                    f"The exercise is {exercise.status}; it must be {needed} to {action} it.", exercise.status
-                )
-            exercise.status = reached
+            exercise.status = moved("exercise", action, exercise.status)
             audit.record(session, action, exercise)
         return exercise_to_proto(exercise, exercise.passage)
 

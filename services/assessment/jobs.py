@@ -1,16 +1,13 @@
 """Long work on the rows of all tenants; `python -m kit.jobs list assessment` tells what there is."""
 
-import asyncio
-import logging
 from uuid import UUID
 
-from kit.db import Database, ReadSession, WriteSession
-from kit.jobs import Job, JobError, Runner
+from kit.db import ReadSession, WriteSession
+from kit.jobs import Job
 from kit.models import now
 from services.assessment.attempts import close
 from services.assessment.queries import attempts as queries
 
-log = logging.getLogger(__name__)
 # How long after its deadline an attempt that nobody looks at is graded.
 SWEEP_SECONDS = 60.0
 
@@ -36,21 +33,3 @@ OVERDUE = Job(
     batch_size=20,
 )
 JOBS = (OVERDUE,)
-
-
-class Sweeps:
-    """Runs the job that closes overdue attempts, now and then for ever; of several processes one at a time."""
-
-    def __init__(self, db: Database, *, seconds: float = SWEEP_SECONDS) -> None:
-        self._db, self._seconds = db, seconds
-
-    async def run(self) -> None:
-        """What fails is tried again when it is next due: until then whoever looks at an attempt has it graded."""
-        while True:
-            await asyncio.sleep(self._seconds)
-            try:
-                await Runner(self._db, OVERDUE, tell=lambda standing: None).run()
-            except JobError as error:
-                log.info("overdue attempts are closed elsewhere", extra={"reason": str(error)})
-            except Exception:
-                log.exception("overdue attempts are not closed")

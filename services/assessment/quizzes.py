@@ -140,8 +140,9 @@ class QuizService:
             quiz = await queries.get_quiz(session, request.id)
             require(action, quiz)
             check_etag(quiz, request.etag)
-            quiz.status = rules.moved(action, quiz.status, quiz.question_count)
+            quiz.status = rules.moved("quiz", action, quiz.status)
             if quiz.status == rules.PUBLISHED:
+                rules.check_asks(quiz.question_count)
                 # It depends on the bank alone, and not on what is drawn, whether there are enough.
                 asked(quiz.id, await queries.list_slots(session, quiz.id, quiz.id), shuffle=False)
             audit.record(session, action, quiz)

@@ -152,14 +152,18 @@ def wrong_state(message: str, state: str) -> FailedPrecondition:
     return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
 
 
-def moved(action: str, status: str, question_count: int) -> str:
-    """The status of a quiz after the action `publish` or `archive`."""
+def moved(what: str, action: str, status: str) -> str:
+    """The status of a quiz or an exercise after the action `publish` or `archive`."""
     needed, result = MOVES[action]
     if status != needed:
-        raise wrong_state(f"The quiz is {status}; it must be {needed} to {action} it.", status)
-    if not question_count:
-        raise wrong_state("The quiz has no items; add some before it is published.", status)
+        raise wrong_state(f"The {what} is {status}; it must be {needed} to {action} it.", status)
     return result
+
+
+def check_asks(question_count: int) -> None:
+    """Refuses to publish a quiz that asks nothing."""
+    if not question_count:
+        raise wrong_state("The quiz has no items; add some before it is published.", DRAFT)
 
 
 def check_update(status: str) -> None:

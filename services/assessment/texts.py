@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -165,30 +164,6 @@ def number(text: str) -> Decimal | None:
     plain = text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_MINUS)
     plain = plain.strip()
     return Decimal(plain.replace(",", ".")) if _NUMBER.fullmatch(plain) else None
-
-
-def in_right_order(places: Sequence[Sequence[int]]) -> list[int]:
-    """The longest run of things, by their index, that can be said to be in order: things may have several places, as
-    those that look alike do, and each takes one that is later than that of the one before.
-
-    The longest common subsequence by way of the longest increasing one (Hunt and Szymanski 1977), with the first of
-    several runs; time grows with the number of places times its logarithm.
-    """
-    # Of the runs of each length, the one that ends earliest: its last place, and what has it.
-    ends: list[int] = []
-    last: list[int] = []
-    before: dict[tuple[int, int], tuple[int, int] | None] = {}
-    for index, options in enumerate(places):
-        for place in sorted(options, reverse=True):
-            length = bisect_left(ends, place)
-            before[place, index] = (ends[length - 1], last[length - 1]) if length else None
-            ends[length : length + 1], last[length : length + 1] = [place], [index]
-    run: list[int] = []
-    step = (ends[-1], last[-1]) if ends else None
-    while step:
-        run.append(step[1])
-        step = before[step]
-    return run[::-1]
 
 
 def repeated(texts: Sequence[str]) -> Iterator[int]:

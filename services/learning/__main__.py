@@ -1,6 +1,7 @@
 """The learning service: its parts, put together."""
 
 from kit.decisions import Decided
+from kit.jobs import Repeating
 from kit.server import Service, run
 from kit.settings import Settings
 from services.callers import may_call
@@ -12,7 +13,7 @@ from services.learning.difficulties import DifficultyService
 from services.learning.enrolling import Registry
 from services.learning.enrollments import EnrollmentService
 from services.learning.home import HomeService
-from services.learning.jobs import Sums, Sweeps
+from services.learning.jobs import ABANDONED, SWEEP_SECONDS, Sums
 from services.learning.learner_analytics import LearnerAnalyticsService
 from services.learning.learner_settings import LearnerSettingsService
 from services.learning.learning_sessions import LearningSessionService
@@ -86,7 +87,7 @@ def build(settings: Settings) -> Service:
         VocabularyReviewService(service.db, words),
     )
     service.holds(HOLDINGS)
-    service.run_in_background(Sweeps(service.db).run)
+    service.run_in_background(Repeating(service.db, ABANDONED, seconds=SWEEP_SECONDS).run)
     service.run_in_background(Sums(service.db).run)
     service.decides(*DECIDED)
     service.consume(

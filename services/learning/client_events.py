@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from kit.auth import current
 from kit.call import current_call
@@ -18,6 +18,7 @@ from services.learning.offline import Told
 from services.learning.progress import progress_to_proto
 from services.learning.projections import LessonIndex, Words
 from services.learning.queries.changes import Changes, Cursor, list_changes
+from services.learning.rules import own_id
 from services.learning.syncing import Batch
 from services.learning.vocabulary_progress import vocabulary_progress_to_proto
 from storyloom.learning.v1 import client_events_pb2
@@ -84,7 +85,8 @@ def read_events(
     sent = request.send_time.ToDatetime(UTC)
     skew = offline.skew(sent, at)
     if skew is None:
-        raise InvalidArgument.fields([("send_time", "is more than 31 days from the server's clock")])
+        told = f"is more than {offline.MOST_SKEW.days} days from the server's clock"
+        raise InvalidArgument.fields([("send_time", told)])
     return (_event(user_id, one, sent, skew) for one in request.events)
 
 
@@ -94,7 +96,7 @@ def _event(user_id: UUID, event: ClientEvent, sent: datetime, skew: timedelta) -
     event_id = UUID(event.event_id)
     said: dict[str, Any] = {name: UUID(value) for name, value in _ids(happening) if value}
     return Told(
-        id=uuid5(user_id, str(event_id)),
+        id=own_id(user_id, event_id),
         event_id=event_id,
         kind=kind,
         at=offline.corrected(event.event_time.ToDatetime(UTC), sent, skew),

@@ -8,7 +8,7 @@ from uuid import UUID
 from kit import audit
 from kit.db import Database, ReadSession, WriteSession
 from kit.ids import NIL
-from kit.jobs import Job, JobError, Runner
+from kit.jobs import Job
 from kit.models import now
 from services.learning.queries import difficulties, learning_sessions, rebuilding, sums, tenant_activity
 from services.learning.queries.daily_activity import recount
@@ -16,6 +16,7 @@ from services.learning.queries.learners import lock_learner
 from services.learning.rules import ABANDONED_AFTER
 
 log = logging.getLogger(__name__)
+# Until it is written down that a session is abandoned it merely looks so.
 SWEEP_SECONDS, SUM_SECONDS = 600.0, 5.0
 # Days that an audit entry names.
 MOST_TOLD = 100
@@ -130,24 +131,6 @@ JOBS = (
         batch=rebuild_tenant_activity,
     ),
 )
-
-
-class Sweeps:
-    """Runs the job that closes abandoned sessions, now and then for ever; of several processes one at a time."""
-
-    def __init__(self, db: Database, *, seconds: float = SWEEP_SECONDS) -> None:
-        self._db, self._seconds = db, seconds
-
-    async def run(self) -> None:
-        """What fails is tried again when it is next due: until then such sessions merely look abandoned."""
-        while True:
-            await asyncio.sleep(self._seconds)
-            try:
-                await Runner(self._db, ABANDONED, tell=lambda standing: None).run()
-            except JobError as error:
-                log.info("abandoned sessions are closed elsewhere", extra={"reason": str(error)})
-            except Exception:
-                log.exception("abandoned sessions are not closed")
 
 
 class Sums:

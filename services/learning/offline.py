@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from services.learning.rules import NOTHING, Activity, Status, advance
@@ -11,6 +12,7 @@ from services.learning.rules import NOTHING, Activity, Status, advance
 MOST_SKEW = timedelta(days=31)
 # Clocks are corrected by whole minutes: what is less is the way of the request.
 PRECISION = timedelta(minutes=1)
+# What happened longer ago is not recorded: a phone that was off for so long starts anew.
 OLDEST = timedelta(days=365)
 # A day of heartbeats, and more.
 MOST_SIGNS = 5_000
@@ -132,6 +134,18 @@ class Sign:
     def place(self) -> tuple[datetime, UUID]:
         """Where it stands among the signs."""
         return self.at, self.id
+
+
+def sign_of(event: Any) -> Sign:
+    """Of a `Told`, or a row with its fields."""
+    return Sign(
+        id=event.id,
+        kind=event.kind,
+        at=event.at,
+        interactions=event.interactions or 0,
+        lesson_id=event.lesson_id,
+        story_id=event.story_id,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeVar
 
 # Days at the end of the range without an active one.
 INACTIVE_DAYS = 7
@@ -15,7 +14,6 @@ FORGETTING_PERCENT = 10
 FEWEST_REVIEWS = 20
 
 INACTIVE, BEHIND, FORGETTING = "inactive", "behind", "forgetting"
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +56,6 @@ def _is_forgetting(recent: Reviews, earlier: Reviews) -> bool:
     return 100 * lost >= FORGETTING_PERCENT * recent.count * earlier.count
 
 
-def median_of(values: Sequence[Number]) -> float:
+def median_of(values: Sequence[float]) -> float:
     """The median; 0 of nothing."""
     return float(median(values)) if values else 0.0

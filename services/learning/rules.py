@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from kit.errors import FailedPrecondition, InvalidArgument
 from storyloom.type.v1.errors_pb2 import ErrorReason
@@ -29,6 +29,11 @@ class Status(StrEnum):
 
 ORDER = tuple(Status)
 NOTHING = (Status.NOT_STARTED, 0)
+
+
+def own_id(user_id: UUID, chosen: UUID) -> UUID:
+    """The id of what a client has named: whatever ids clients choose, one user's are never another's."""
+    return uuid5(user_id, str(chosen))
 
 
 def wrong_state(message: str, state: str) -> FailedPrecondition:

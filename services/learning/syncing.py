@@ -12,12 +12,13 @@ from kit.db import WriteSession
 from kit.ids import NIL
 from services.learning import offline
 from services.learning.models import LearningSession, Progress, VocabularyProgress, VocabularyReview
-from services.learning.offline import LessonEvent, Sign, Told
+from services.learning.offline import LessonEvent, Sign, Told, sign_of
 from services.learning.queries import client_events as queries
 from services.learning.queries.learners import lock_learner
 from services.learning.queries.progress import upsert_advances
 from services.learning.queries.vocabulary_progress import NewExposure, NewReview, append_exposures
-from services.learning.queries.vocabulary_reviews import append_reviews, review_id
+from services.learning.queries.vocabulary_reviews import append_reviews
+from services.learning.rules import own_id
 
 ACCEPTED, DUPLICATE = "accepted", "duplicate"
 # Of lessons; and what opens one.
@@ -166,7 +167,7 @@ async def _review(session: WriteSession, batch: Batch, change: int) -> int:
         batch.reject(wanted[event_id][0], "full")
     there = wanted.keys() - {one.event_id for one in appended.reviews} - {*appended.refused}
     if there:
-        found = await queries.list_reviewed(session, [review_id(batch.user_id, one) for one in there])
+        found = await queries.list_reviewed(session, [own_id(batch.user_id, one) for one in there])
         for event_id, row in found.items():
             at, one = wanted[event_id]
             if (row.vocabulary_id, row.rating) != (one.vocabulary_id, one.rating):
@@ -219,20 +220,9 @@ async def _hold(
     for one in accepted:
         if one.session_id:
             touched.add(one.session_id)
-            signs[one.session_id].append(_sign(one))
+            signs[one.session_id].append(sign_of(one))
     held = {session_id: found for session_id in sorted(touched) if (found := offline.held(signs[session_id]))}
     return await queries.upsert_sessions(session, user_id, held, change)
-
-
-def _sign(one: Told) -> Sign:
-    return Sign(
-        id=one.id,
-        kind=one.kind,
-        at=one.at,
-        interactions=one.interactions or 0,
-        lesson_id=one.lesson_id,
-        story_id=one.story_id,
-    )
 
 
 def _audit(session: WriteSession, batch: Batch, counts: dict[str, int]) -> None:

@@ -5,8 +5,11 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from kit.jobs import Runner, Standing
-from services.assessment.jobs import OVERDUE, Sweeps
+import pytest
+
+from kit.jobs import Repeating, Runner, Standing
+from services.assessment.jobs import OVERDUE
+from services.assessment.queries import attempts
 from storyloom.assessment.v1.attempts_pb2 import Attempt
 from storyloom.assessment.v1.events_pb2 import AttemptGraded
 from storyloom.assessment.v1.quizzes_pb2 import DeleteQuizRequest, UndeleteQuizRequest
@@ -64,6 +67,22 @@ class TestCloseOverdueAttempts:
                 assert [one.action for one in await entries(school, attempt)] == ["create", "expire"]
                 assert [one.attempt_id for one in events].count(attempt.id) == 1
 
+    async def test_is_not_done_again_by_who_starts_the_next_attempt_at_that_moment(
+        self, school: School, bank: Bank, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quiz = await bank.quiz(await bank.choice_question(), time_limit=timedelta(minutes=10))
+        attempt, read = await start(school.student, quiz), attempts.get_quiz_to_take
+        await run_out(school, attempt)
+
+        async def overtaken(*asked: Any) -> Any:
+            found = await read(*asked)
+            await sweep(school)
+            return found
+
+        monkeypatch.setattr(attempts, "get_quiz_to_take", overtaken)
+        assert (await start(school.student, quiz)).number == attempt.number + 1
+        assert [one.action for one in await entries(school, attempt)] == ["create", "expire"]
+
     async def test_leaves_alone_what_is_not_over(self, school: School, bank: Bank) -> None:
         question = await bank.choice_question()
         limited = await start(school.student, await bank.quiz(question, time_limit=timedelta(minutes=10)))
@@ -101,7 +120,7 @@ class TestCloseOverdueAttempts:
         quiz = await bank.quiz(await bank.choice_question(), time_limit=timedelta(minutes=10))
         attempt = await start(school.student, quiz)
         await run_out(school, attempt)
-        sweeping = asyncio.create_task(Sweeps(school.stack.services["assessment"].db, seconds=0.01).run())
+        sweeping = asyncio.create_task(Repeating(school.stack.services["assessment"].db, OVERDUE, seconds=0.01).run())
         async with asyncio.timeout(10):
             while (await stored(school, attempt))["state"] == "open":
                 await asyncio.sleep(0.02)

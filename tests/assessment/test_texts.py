@@ -15,7 +15,6 @@ from services.assessment.texts import (
     TextPolicy,
     distance,
     fits,
-    in_right_order,
     normalise,
     number,
     typos_allowed,
@@ -210,22 +209,3 @@ class TestNumber:
     def test_is_exact(self, value: Decimal) -> None:
         assert number(f"{value:f}") == value
         assert number(f"{value:f}".replace(".", ",")) == value
-
-
-def longest(one: str, other: str) -> int:
-    """The length of the longest common subsequence as it is defined."""
-    if not one or not other:
-        return 0
-    if one[-1] == other[-1]:
-        return longest(one[:-1], other[:-1]) + 1
-    return max(longest(one[:-1], other), longest(one, other[:-1]))
-
-
-class TestInRightOrder:
-    @given(right=st.text("abcde", min_size=1, max_size=7), data=st.data())
-    def test_is_a_longest_common_subsequence(self, right: str, data: st.DataObject) -> None:
-        given_order = "".join(data.draw(st.permutations(right)))
-        run = in_right_order([[n for n, one in enumerate(right) if one == letter] for letter in given_order])
-        assert run == sorted(set(run))
-        assert len(run) == longest(given_order, right)
-        assert longest("".join(given_order[n] for n in run), right) == len(run)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deploy.backups.server import scratch_server
 from deploy.certificates import Authority, Issued, make
 from gateway.envoy import write
 from gateway.settings import Settings as GatewaySettings
@@ -24,7 +25,7 @@ from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.learning.v1 import enrollments_pb2
 from storyloom.learning.v1.enrollments_pb2_grpc import EnrollmentServiceStub
 from tests.contract import api
-from tests.postgres import Cluster, migrated, server
+from tests.postgres import Cluster, migrated
 from tests.stack import PASSWORD, School, Stack, found_school, free_port
 
 pytestmark = pytest.mark.slow
@@ -91,7 +92,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 async def secured(certificates: Path) -> AsyncIterator[TlsStack]:
     """All five services over TLS, on a cluster of their own."""
-    async with server() as admin_url:
+    async with scratch_server() as admin_url:
         with pytest.MonkeyPatch.context() as monkeypatch:
             running = TlsStack(await migrated(admin_url), certificates)
             await running.start(monkeypatch)

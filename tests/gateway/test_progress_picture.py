@@ -17,7 +17,8 @@ from tests.learning.reviewing import make_words
 from tests.learning.test_learner_analytics import analytics, learner
 from tests.learning.test_learning_sessions import publish_story
 from tests.stack import PASSWORD, School
-from tools.plot_progress import AHEAD, LEFT, MINUTES, RIGHT, WIDTH, draw, fetch
+from tools.plot_progress import AHEAD, MINUTES, draw
+from tools.svg import LEFT, RIGHT, WIDTH
 from tools.tell_month import ZONE, Month, material, tell
 
 __all__ = ["make_course", "web"]
@@ -92,7 +93,7 @@ class TestThroughTheGateway:
         events = list(Month(Random(1), **await asyncio.to_thread(material, rest)).events(datetime.now(ZONE)))
         outcomes = await asyncio.to_thread(tell, rest, events, Random(1))
         assert outcomes == {"CLIENT_EVENT_OUTCOME_ACCEPTED": len(events)}
-        seen = await asyncio.to_thread(fetch, gateway, school.slug, person.email, PASSWORD, forecastDays=30)
+        seen = await asyncio.to_thread(rest.get, f"/v1/learnerAnalytics/{person.user_id}", forecastDays=30)
         picture = drawn(seen)
         found = await analytics(person)
         minutes = {day.day: day.active_duration.ToTimedelta() / timedelta(minutes=1) for day in found.days}

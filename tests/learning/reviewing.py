@@ -12,7 +12,8 @@ from uuid import UUID
 from kit.db import WriteSession
 from kit.ids import new_id
 from services.learning.queries.vocabulary_progress import MEMORY, NewExposure, NewReview, memory_of
-from services.learning.queries.vocabulary_reviews import append_reviews, review_id
+from services.learning.queries.vocabulary_reviews import append_reviews
+from services.learning.rules import own_id
 from services.learning.scheduling import Memory, Review, fold
 from storyloom.content.v1.vocabularies_pb2 import (
     BatchCreateVocabulariesRequest,
@@ -109,7 +110,7 @@ def replayed(user_id: UUID, reviews: Sequence[NewReview]) -> dict[UUID, Memory]:
         (
             one.vocabulary_id,
             Review(
-                id=review_id(user_id, one.event_id),
+                id=own_id(user_id, one.event_id),
                 rating=one.rating,
                 review_time=one.review_time,
                 source=one.source,

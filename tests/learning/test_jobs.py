@@ -7,8 +7,9 @@ from random import Random
 from uuid import UUID
 
 from kit.ids import SYSTEM_TENANT, new_id
-from kit.jobs import Job, Runner, Standing
-from services.learning.jobs import JOBS, Sweeps
+from kit.jobs import Job, Repeating, Runner, Standing
+from services.learning import jobs
+from services.learning.jobs import JOBS
 from tests.learning.conftest import Connection, Course, ListEntries
 from tests.learning.reviewing import STATE, history, send
 from tests.learning.test_learning_sessions import ABANDONED, OPEN, beat, begin, get, let_pass
@@ -81,7 +82,8 @@ class TestCloseAbandonedSessions:
     ) -> None:
         silent = await begin(school.student, course.lesson_ids[0])
         await let_pass(tables, silent.id, timedelta(minutes=31))
-        sweeping = asyncio.create_task(Sweeps(school.stack.services["learning"].db, seconds=0.01).run())
+        db = school.stack.services["learning"].db
+        sweeping = asyncio.create_task(Repeating(db, jobs.ABANDONED, seconds=0.01).run())
         async with asyncio.timeout(5):
             while await tables.fetchval(STORED, UUID(silent.id)) != "abandoned":
                 await asyncio.sleep(0.02)

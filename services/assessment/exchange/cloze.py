@@ -8,6 +8,7 @@ from typing import Any
 from services.assessment.exchange.drafts import accepted
 from services.assessment.exchange.markup import Plain
 from services.assessment.exchange.numbers import plain_number
+from services.assessment.exchange.shares import WHOLE
 
 TYPED = {"SHORTANSWER", "SA", "MW"}
 TYPED_WITH_CASE = {"SHORTANSWER_C", "SAC", "MWC"}
@@ -19,7 +20,6 @@ SIGNS = re.compile(r"\\.|[~}#]", re.DOTALL)
 ESCAPED = re.compile(r'\\([~=#}/"\\])')
 SPECIAL = re.compile(r'([~=#}/"\\])')
 HOLE, BLANK = "\0", "___"
-WHOLE = Decimal(100)
 
 
 class NoCloze(Exception):

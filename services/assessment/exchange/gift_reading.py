@@ -14,7 +14,7 @@ from services.assessment.exchange.drafts import Draft, Limits, accepted, choice,
 from services.assessment.exchange.gift_text import BLANK, WEIGHT, Text, find, reduced, text_of, unescaped
 from services.assessment.exchange.numbers import NotANumber, decimal, plain_number
 from services.assessment.exchange.report import Place
-from services.assessment.exchange.shares import shared_evenly, wild
+from services.assessment.exchange.shares import WHOLE, shared_evenly, wild
 
 TRUE, FALSE = {"T", "TRUE"}, {"F", "FALSE"}
 # Of bounded length, so that many that are never closed are looked at in no time. What is longer is a comment.
@@ -22,7 +22,6 @@ NOTE = re.compile(r"\[(id|tag):((?:\\.|[^\]\\]){0,100})\]")
 RUN = re.compile("_{3,}")
 LONGEST_QUESTION = 64_000
 LONGEST_OPTION = 200
-WHOLE = Decimal(100)
 
 
 class Line(NamedTuple):

@@ -9,11 +9,10 @@ from services.assessment.exchange.drafts import Draft
 from services.assessment.exchange.gift_text import escaped, spelled
 from services.assessment.exchange.numbers import plain_number
 from services.assessment.exchange.report import Place, Report
-from services.assessment.exchange.shares import percents
+from services.assessment.exchange.shares import WHOLE, percents
 
 RUN = re.compile("_{3,}")
 TRUE_OR_FALSE = ("True", "False")
-WHOLE = Decimal(100)
 
 
 class Unspeakable(Exception):

@@ -14,7 +14,7 @@ from services.assessment.exchange.qti_declared import Declared, Key, decimal, pe
 from services.assessment.exchange.qti_flow import EXACT
 from services.assessment.exchange.qti_processing import Processing
 from services.assessment.exchange.report import Place, Report
-from services.assessment.exchange.shares import shared_evenly
+from services.assessment.exchange.shares import NOTHING, WHOLE, shared_evenly
 
 # Interactions that there is a type of question for; those within a line, and what stands for them in a prompt.
 CHOICE, ORDER, MATCH = "qti-choice-interaction", "qti-order-interaction", "qti-match-interaction"
@@ -22,7 +22,6 @@ GAPS, TEXT, INLINE = "qti-gap-match-interaction", "qti-text-entry-interaction", 
 INTERACTIONS = frozenset([CHOICE, ORDER, MATCH, GAPS, TEXT, INLINE])
 NUMBERS = frozenset(["float", "integer"])
 ALL, SOME = "all_or_nothing", "partial"
-HUNDRED, NOTHING = Decimal(100), Decimal(0)
 BLANK_TEXT = "___"
 PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -113,7 +112,7 @@ def _otherwise(declared: Declared, key: Key) -> Decimal:
     """What a value earns that the mapping does not have."""
     if key.by_rule or key.best <= 0:
         return NOTHING
-    return max(min(declared.default * HUNDRED / key.best, HUNDRED), -HUNDRED)
+    return max(min(declared.default * WHOLE / key.best, WHOLE), -WHOLE)
 
 
 def _limit(element: Element, usual: int) -> None:
@@ -335,5 +334,5 @@ def _tolerance(value: Decimal, mode: str, said: str) -> str:
     if side is None or side < 0 or any(one != side for one in sides):
         raise Refused("a number may be further off on one side than on the other, which questions cannot say")
     if mode == "relative":
-        return plain_number(abs(value) * side / HUNDRED)
+        return plain_number(abs(value) * side / WHOLE)
     return said.split(maxsplit=1)[0]

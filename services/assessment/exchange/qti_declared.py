@@ -7,8 +7,8 @@ from decimal import Decimal, InvalidOperation
 from services.assessment.exchange.documents import Element
 from services.assessment.exchange.numbers import plain_number
 from services.assessment.exchange.qti_processing import Processing
+from services.assessment.exchange.shares import NOTHING, WHOLE
 
-NOTHING, WHOLE = Decimal(0), Decimal(100)
 # As many decimals as a percentage of a body may have.
 FINEST = Decimal("0.0000001")
 

@@ -46,7 +46,7 @@ class Attempt(Resource, Base):
     state: Mapped[str] = mapped_column(default="open")
     version_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     points: Mapped[list[Decimal]] = mapped_column(ARRAY(Numeric))
-    # Whether the choices too have an order of their own: that of `rules.shuffled`, which the attempt's id decides.
+    # Whether the choices too have an order of their own: that of `composing.shuffled`, which the attempt's id decides.
     shuffled: Mapped[bool]
     # As it was at the start: what an extension adds to.
     time_limit: Mapped[timedelta | None] = mapped_column(Interval)

@@ -22,8 +22,8 @@ LATEST = and_(
     QuestionVersion.question_id == Question.id,
     QuestionVersion.version == Question.version,
 )
-# What a draw may take from the bank, in the order of `rules.shuffled`: no more of it than all draws together need. The
-# bank may have tens of thousands of questions, and is put in order once for all draws.
+# What a draw may take from the bank, in the order of `composing.shuffled`: no more of it than all draws together need.
+# The bank may have tens of thousands of questions, and is put in order once for all draws.
 CANDIDATES = """
 WITH bank AS MATERIALIZED (
   SELECT q.id, q.version, q.type, q.tags, sha256(uuid_send($3) || convert_to(q.id::text, 'UTF8')) AS place

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    column = sa.Column("score_hidden", sa.Boolean(), server_default=sa.text("false"), nullable=False)
+    column = sa.Column[bool]("score_hidden", sa.Boolean(), server_default=sa.text("false"), nullable=False)
     op.add_column("graded_attempts", column, schema="learning")
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from kit.db import ReadSession, WriteSession
 from kit.errors import ResourceExhausted
 from kit.models import now
-from services.learning.offline import Held, Sign, Told
+from services.learning.offline import Held, Sign, Told, sign_of
 from services.learning.queries.daily_activity import Happened, tally
+from services.learning.rules import own_id
 
 # Sessions are folded from all their signs of life: as many are read for one batch.
 MOST_SIGNS_AT_ONCE = 20_000
@@ -45,7 +46,7 @@ SELECT event_id, vocabulary_id, rating FROM learning.vocabulary_reviews
 WHERE tenant_id = $1 AND id = ANY ($2::uuid[])
 """
 SIGNS = f"""
-SELECT id, session_id, kind, event_time, interactions, lesson_id, story_id FROM learning.client_events
+SELECT id, session_id, kind, event_time AS at, interactions, lesson_id, story_id FROM learning.client_events
 WHERE tenant_id = $1 AND user_id = $2 AND session_id = ANY ($3::uuid[]) LIMIT {MOST_SIGNS_AT_ONCE + 1}
 """  # noqa: S608
 HELD = ("lesson_id", "story_id", "start_time", "last_seen_time", "active_duration", "interactions", "state")
@@ -102,21 +103,8 @@ async def list_signs(session: ReadSession, user_id: UUID, session_ids: Collectio
             retry_after=timedelta(seconds=1),
         )
     for row in rows:
-        sign = Sign(
-            id=row.id,
-            kind=row.kind,
-            at=row.event_time,
-            interactions=row.interactions or 0,
-            lesson_id=row.lesson_id,
-            story_id=row.story_id,
-        )
-        found[row.session_id].append(sign)
+        found[row.session_id].append(sign_of(row))
     return found
-
-
-def session_id(user_id: UUID, client_session_id: UUID) -> UUID:
-    """The id of a session: whatever ids clients choose, one user's are never another's."""
-    return uuid5(user_id, str(client_session_id))
 
 
 async def upsert_sessions(session: WriteSession, user_id: UUID, sessions: Mapping[UUID, Held], change: int) -> int:
@@ -129,7 +117,7 @@ async def upsert_sessions(session: WriteSession, user_id: UUID, sessions: Mappin
         UPSERT_SESSIONS,
         user_id,
         change,
-        [session_id(user_id, one) for one in sessions],
+        [own_id(user_id, one) for one in sessions],
         list(sessions),
         *([getattr(one, name) for one in told] for name in HELD),
     )

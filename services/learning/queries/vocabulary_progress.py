@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Row, Uuid, bindparam, func, literal_column, select
 
@@ -18,6 +18,7 @@ from services.learning.models import VocabularyProgress
 from services.learning.queries.base import found
 from services.learning.queries.daily_activity import Happened, tally
 from services.learning.queries.learners import lock_learner
+from services.learning.rules import own_id
 from services.learning.scheduling import Memory
 
 # What a queue tells of what is due; counting more takes longer than anybody wants to know.
@@ -178,7 +179,7 @@ async def _insert_exposures(
     session: WriteSession, user_id: UUID, exposures: Iterable[NewExposure]
 ) -> list[NewExposure]:
     """Those that were not there before, by their `event_id`."""
-    by_id = {uuid5(user_id, str(one.event_id)): one for one in exposures}
+    by_id = {own_id(user_id, one.event_id): one for one in exposures}
     told = [
         {
             "id": str(key),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from sqlalchemy import Row, select
 
@@ -18,6 +18,7 @@ from services.learning.models import VocabularyReview
 from services.learning.queries.daily_activity import Happened, tally
 from services.learning.queries.learners import list_retention_changes, lock_learner
 from services.learning.queries.vocabulary_progress import Appended, NewReview, list_memories, upsert_memories
+from services.learning.rules import own_id
 from services.learning.scheduling import KNOWN, MOST_REVIEWS, NOTHING, Change, Memory, Review, fold, in_force
 
 # Of late reviews: they are folded in with all others of their words. It takes a third of a second.
@@ -66,7 +67,7 @@ async def append_reviews(
     """
     change = change or await lock_learner(session, user_id)
     memories = await list_memories(session, user_id, {one.vocabulary_id for one in reviews})
-    by_id = {review_id(user_id, one.event_id): one for one in reviews}
+    by_id = {own_id(user_id, one.event_id): one for one in reviews}
     refused = await _drop_excess(session, by_id, memories)
     added = await _insert(session, user_id, by_id) if by_id else {}
     folded = await _folded(session, user_id, added.values(), memories, by_id)
@@ -97,11 +98,6 @@ def _moved(word: Any, name: str) -> list[tuple[datetime, int]]:
     before = None if word.old_known else word[f"old_{name}"]
     after = None if word.known else word[name]
     return [] if before == after else [(at, by) for at, by in ((before, -1), (after, 1)) if at]
-
-
-def review_id(user_id: UUID, event_id: UUID) -> UUID:
-    """The id of a user's review: whatever ids clients choose, one user's are never another's."""
-    return uuid5(user_id, str(event_id))
 
 
 async def _drop_excess(
@@ -208,7 +204,7 @@ def _review(row: Any) -> Review:
 async def get_own_review(session: ReadSession, user_id: UUID, event_id: UUID) -> Any:
     """The user's review, which must exist."""
     statement = select(*REVIEW).where(
-        VocabularyReview.tenant_id == session.tenant_id, VocabularyReview.id == review_id(user_id, event_id)
+        VocabularyReview.tenant_id == session.tenant_id, VocabularyReview.id == own_id(user_id, event_id)
     )
     return (await session.execute(statement)).one()
 
