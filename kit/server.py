@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -188,15 +188,23 @@ class Service:
         """Drains: no longer healthy, then no new calls, then running ones to their end, then everything below."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self.settings.drain_delay)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _cancelled(self._tasks)
         await self._server.stop(self.settings.drain_grace)
         await self.notes.write(everything=True)
         await self._relay.stop()
         await self.clients.close()
         await self.db.close()
         await asyncio.to_thread(self.telemetry.close)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancels until all have ended: one cancellation can get lost in a `wait_for` of what a task calls (cpython
+    issue 86296), and the task would go on for ever."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=1)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _supervised(work: Callable[[], Awaitable[None]]) -> None:

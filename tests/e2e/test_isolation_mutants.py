@@ -26,16 +26,25 @@ ELSEWHERE = {"GetTenant", "ListTenants", "ListAuditLogs", "ListCheckpoints", "Li
 # Tables and aliases that are always read together with another one, whose tenant the statement says too; or that hold
 # nothing that could be recognised.
 BESIDES = {
+    "a": "q: an attempt is looked for together with its quiz",
     "approval_decisions": "approvals",
     "b": "numbers alone: which retention was chosen",
     "cohort_members": "cohorts",
     "course_access": "the caller's own courses",
     "current": "stories",
+    "d": "days and figures, by the ids of learners and words of the same statement",
+    "e": "a",
     "erasure_tasks": "the platform's own list of work",
+    "g": "a",
     "h": "subject_keys, when they are destroyed: no call's",
     "invitations": "users",
+    "k": "regrades: the number of a version alone",
     "other": "stories",
+    "p": "as d",
+    "past_results": "attempts",
+    "q": "a",
     "question_versions": "questions",
+    "quiz_extensions_1": "attempts",
     "quiz_questions": "quizzes",
     "r": "as b",
     "resource_policy_versions": "resource_policies",
@@ -48,6 +57,9 @@ BESIDES = {
     "stories": "story_versions",
     "tenant_listings": "the platform's own list",
     "user_roles": "users",
+    "v": "questions",
+    "w": "as d",
+    "x": "quizzes: a time alone",
 }
 POLICIES = """
 SELECT c.oid::regclass::text AS table FROM pg_class c
@@ -184,4 +196,4 @@ class TestEitherLayer:
                     if not await leaks(population):
                         survivors.append(table)
         sys.stdout.write(f"{len(tables)} tables' predicates can be forgotten: {', '.join(tables)}\n")
-        assert survivors == []
+        assert not survivors, ", ".join(survivors)

@@ -8,11 +8,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from kit.migrations import OWNER, bootstrap, in_database, protection, role_of
+from kit.migrations import BACKUP, OWNER, ROLES, bootstrap, in_database, protection, role_of
 from kit.settings import SERVICES
 from tests.kit.toy import Toy
 
-ROLES = (OWNER, *map(role_of, SERVICES))
 PASSWORDS = {role: f"p@ss:w/rd%20'\"{role}" for role in ROLES}
 ATTRIBUTES = (
     "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolcanlogin FROM pg_roles"
@@ -52,7 +51,7 @@ class TestBootstrap:
 
     async def test_services_sign_in_and_nothing_more(self, admin_url: str) -> None:
         found = {row[0]: row[1:] for row in await rows(admin_url, ATTRIBUTES, ROLES)}
-        assert found.pop(OWNER) == (False, False, False, True, True)
+        assert found.pop(OWNER) == found.pop(BACKUP) == (False, False, False, True, True)
         assert found == {role_of(service): (False, False, False, False, True) for service in SERVICES}
 
     async def test_puts_right_what_drifted(self, admin_url: str) -> None:
