@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from time import monotonic
 from uuid import UUID
 
 from kit.db import Database, ReadSession, WriteSession
@@ -21,7 +22,7 @@ PERIOD_SECONDS = 0.5
 BATCH = 1000
 # More than are ever missing in the file, unless it is a new one.
 PUBLISHED_AT_ONCE = 1000
-LONGEST_SECONDS = 60.0
+LONGEST_SECONDS = LONGEST_REST_SECONDS = 60.0
 
 
 class Rewritten(Exception):
@@ -43,6 +44,8 @@ class Trees:
         self._signed: dict[UUID, Head] = {}
         # Whose trees are not signed any more. They grow all the same.
         self._rewritten: set[UUID] = set()
+        # How often in a row trees did not grow, and when they are tried again: one that is damaged stays so.
+        self._failed: dict[UUID, tuple[int, float]] = {}
 
     async def run(self) -> None:
         """Grows and signs, for ever."""
@@ -55,12 +58,13 @@ class Trees:
         async with self._db.engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             waiting = await trees.list_waiting(driver, self._seconds)
+        waiting = [tenant_id for tenant_id in waiting if not self._rests(tenant_id)]
         while waiting:
             waiting = [tenant_id for tenant_id in waiting if await self._grow_safely(tenant_id)]
 
     async def _grow_safely(self, tenant_id: UUID) -> bool:
         try:
-            return await self.grow(tenant_id)
+            more = await self.grow(tenant_id)
         except Rewritten as error:
             self._rewritten.add(tenant_id)
             log.critical(
@@ -68,9 +72,18 @@ class Trees:
                 extra={"tenant_id": str(tenant_id), "error": str(error)},
             )
         except Exception:
-            # One tenant's tree must not keep the others from growing.
+            # One tenant's tree must not keep the others from growing, nor fill the log.
             log.exception("a tree does not grow", extra={"tenant_id": str(tenant_id)})
+            times = self._failed.get(tenant_id, (0, 0.0))[0] + 1
+            self._failed[tenant_id] = times, monotonic() + min(LONGEST_REST_SECONDS, PERIOD_SECONDS * 2**times)
+        else:
+            self._failed.pop(tenant_id, None)
+            return more
         return False
+
+    def _rests(self, tenant_id: UUID) -> bool:
+        """Whether the tree failed to grow a short while ago."""
+        return self._failed.get(tenant_id, (0, 0.0))[1] > monotonic()
 
     async def grow(self, tenant_id: UUID) -> bool:
         """Appends the tenant's next entries, and signs if a checkpoint is due: all of it or nothing. Says whether there

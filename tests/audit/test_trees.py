@@ -264,6 +264,20 @@ class TestRewriting:
         assert (state["size"], state["signed_size"]) == (13, 5)
         assert [one.levelname for one in caplog.records if "behind the service" in one.message] == ["CRITICAL"]
 
+    async def test_of_what_a_tree_grows_from_lets_it_be_tried_ever_less_often(self, forest: Forest) -> None:
+        await forest.plant(5)
+        await exhaust(forest.gardener(), forest.tenant_id)
+        await forest.tamper("DELETE FROM audit.tree_nodes WHERE tenant_id = $1")
+        await forest.plant(1)
+        gardener, seconds, tries = forest.gardener(directory=""), 1000.0, 0
+        with patch.object(trees, "monotonic", lambda: seconds):
+            while seconds < 1120.0:
+                if not gardener._rests(forest.tenant_id):
+                    tries += 1
+                    assert not await gardener._grow_safely(forest.tenant_id)
+                seconds += trees.PERIOD_SECONDS
+        assert 5 < tries < 12
+
     async def test_by_who_changed_the_key_without_keeping_the_old_one_is_what_it_looks_like(
         self, forest: Forest
     ) -> None:
