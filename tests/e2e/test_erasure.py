@@ -165,10 +165,10 @@ async def sizes(database: asyncpg.Connection, tenant_id: str) -> dict[str, int]:
     return found
 
 
-async def done(person: Person, erasure_id: str, timeout: float = 30.0) -> erasures_pb2.Erasure:
-    """The erasure, once it is done."""
+async def done(person: Person, erasure_id: str) -> erasures_pb2.Erasure:
+    """The erasure, once it is done: a service that was stopped in the middle of a step goes on when its lease ends."""
     service = person.stub(ErasureServiceStub, "identity")
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(erasures.LEASE.total_seconds() + 15):
         while True:
             found = await service.GetErasure(erasures_pb2.GetErasureRequest(id=erasure_id))
             if found.state == ErasureState.ERASURE_STATE_DONE:
