@@ -21,6 +21,9 @@ from deploy.secrets import ADMIN_PASSWORD, Handout
 from kit.settings import SERVICES, Settings
 from tests.contract.tree import parsed, python_files
 
+# Other programs look at the files, which takes them a while.
+pytestmark = pytest.mark.slow
+
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 WATCH = ROOT / "deploy" / "compose.watch.yaml"

@@ -18,6 +18,9 @@ from kit.server import Service
 from kit.settings import SERVICES, Settings
 from services.callers import ALLOWED
 
+# Other programs look at the files, which takes them a while.
+pytestmark = pytest.mark.slow
+
 OLDEST, NEWEST = "1.32", kubernetes_validate.latest_version()
 PODS = ("Deployment", "Job")
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "example"

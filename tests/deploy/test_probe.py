@@ -14,6 +14,9 @@ from kit.settings import SERVICES, SettingsError, TlsFiles
 from kit.tls import Tls, open_port
 from tests.deploy.image import run
 
+# Other programs look at the files, which takes them a while.
+pytestmark = pytest.mark.slow
+
 Health = tuple[health.aio.HealthServicer, dict[str, str]]
 
 

@@ -23,6 +23,9 @@ from kit.settings import SERVICES
 from tests.contract.tree import parsed, python_files
 from tests.deploy.conftest import free_port
 
+# Other programs look at the files, which takes them a while.
+pytestmark = pytest.mark.slow
+
 TELEMETRY = ROOT / "deploy" / "telemetry"
 PROMETHEUS = TELEMETRY / "prometheus"
 RUNBOOKS = ROOT / "docs" / "runbooks"
