@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -23,43 +24,35 @@ ALL: list[MethodDescriptor] = [param.values[0] for param in LISTS]
 # Found in lists of the platform's, which are no tenant's, all but the log: of that and its checkpoints, everybody
 # sees the newest.
 ELSEWHERE = {"GetTenant", "ListTenants", "ListAuditLogs", "ListCheckpoints", "ListParkedEvents"}
-# Tables and aliases that are always read together with another one, whose tenant the statement says too; or that hold
-# nothing that could be recognised.
+# Tables that are always read together with another one, whose tenant the statement or the one before it says too; or
+# that hold nothing that could be recognised.
 BESIDES = {
-    "a": "q: an attempt is looked for together with its quiz",
     "approval_decisions": "approvals",
-    "b": "numbers alone: which retention was chosen",
     "cohort_members": "cohorts",
     "course_access": "the caller's own courses",
-    "current": "stories",
-    "d": "days and figures, by the ids of learners and words of the same statement",
-    "e": "a",
+    "daily_activity": "figures, by the ids of learners that another statement found",
+    "erasure_receipts": "erasures",
     "erasure_tasks": "the platform's own list of work",
-    "g": "a",
-    "h": "subject_keys, when they are destroyed: no call's",
+    "idempotency_keys": "found by the caller's own id",
     "invitations": "users",
-    "k": "regrades: the number of a version alone",
-    "other": "stories",
-    "p": "as d",
+    "outbox": "counts",
     "past_results": "attempts",
-    "q": "a",
+    "pending_sums": "no call's",
     "question_versions": "questions",
-    "quiz_extensions_1": "attempts",
-    "quiz_questions": "quizzes",
-    "r": "as b",
+    "quiz_results": "attempts",
     "resource_policy_versions": "resource_policies",
     "responses": "attempts",
+    "retention_changes": "a number alone",
     "role_permissions": "roles",
     "search_documents": "what is found by them",
     "sessions": "who has a token of them",
-    "sign_in_failures": "the platform's own counts",
-    "signing_keys": "the platform's own keys",
     "stories": "story_versions",
+    "story_words": "figures, by the ids of stories that another statement found",
+    "subject_keys": "audit_logs",
     "tenant_listings": "the platform's own list",
+    "tree_queue": "no call's",
+    "trees": "checkpoints",
     "user_roles": "users",
-    "v": "questions",
-    "w": "as d",
-    "x": "quizzes: a time alone",
 }
 POLICIES = """
 SELECT c.oid::regclass::text AS table FROM pg_class c
@@ -72,6 +65,8 @@ SELECT pg_get_functiondef(p.oid) FROM pg_proc p
 WHERE p.pronamespace::regnamespace::text = ANY ($1) AND p.prosecdef AND p.prosrc LIKE '%app.tenant_id%'
 """
 PREDICATE = re.compile(r'(?<![\w.])((?:\w+\.)?(\w+)\.)?tenant_id = (\$\d+)(::UUID)?(?![\w.])')
+# A table of ours in a statement, and what the statement calls it; a keyword, where it has no other name.
+NAMED = re.compile(rf"\b(?:{'|'.join(SERVICES)})\.(\w+)(?:\s+(?:AS\s+)?(\w+))?")
 # What services know of who calls, and of the policies that bind them, stays right: without, nobody gets to ask.
 OF_CALLERS = re.compile(r"AS tenant_status|SELECT (?!.*revision).*FROM identity\.resource_policies", re.DOTALL)
 
@@ -111,6 +106,13 @@ async def without_conditions(stack: Stack) -> AsyncIterator[None]:
         await superuser.close()
 
 
+def tables_by_name(query: str) -> dict[str, str]:
+    """The tables of a statement by what it calls them; a statement about one table alone need not name it."""
+    named = NAMED.findall(query)
+    names = {alias or table: table for table, alias in named}
+    return names | {"": named[0][0]} if len({table for table, _ in named}) == 1 else names
+
+
 @contextmanager
 def without_predicates(monkeypatch: pytest.MonkeyPatch, table: str = "") -> Iterator[list[str]]:
     """The services' statements say no tenant any more: none does, or those about one table do not."""
@@ -118,15 +120,16 @@ def without_predicates(monkeypatch: pytest.MonkeyPatch, table: str = "") -> Iter
     # Where SQLAlchemy looks for what it has prepared, and where the driver does.
     doors = ((AsyncAdapt_asyncpg_connection, "_prepare"), (asyncpg.Connection, "_get_statement"))
 
-    def strip(found: re.Match[str]) -> str:
-        if table and found[2] != table:
+    def strip(names: dict[str, str], found: re.Match[str]) -> str:
+        about = names.get(found[2] or "", found[2] or "")
+        if table and about != table:
             return found[0]
-        changed.append(found[2] or "")
+        changed.append(about)
         # The parameter stays, and with it the number of all the others.
         return f"({found[3]}::uuid IS NOT NULL)"
 
     def changed_text(query: str) -> str:
-        return query if OF_CALLERS.search(query) else PREDICATE.sub(strip, query)
+        return query if OF_CALLERS.search(query) else PREDICATE.sub(partial(strip, tables_by_name(query)), query)
 
     def mutated(original: Any) -> Any:
         return lambda self, query, *args, **kwargs: original(self, changed_text(query), *args, **kwargs)
