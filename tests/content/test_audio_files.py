@@ -31,6 +31,9 @@ LARGEST = 400_000
 DONE = audios_pb2.AudioStatus.AUDIO_STATUS_PROCESSED
 DRAFT = audios_pb2.AudioStatus.AUDIO_STATUS_DRAFT
 
+# On one worker: the server of the bucket takes long to start.
+pytestmark = pytest.mark.xdist_group("audio_files")
+
 
 @dataclass
 class Place:

@@ -42,7 +42,8 @@ SECONDS_ALLOWED = 2.0
 # It would end the session with which the next call is made.
 NOT_CALLED = {"DeleteSession"}
 
-pytestmark = pytest.mark.slow
+# On one worker, for the rows take some time to make.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile")]
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ from pathlib import Path
 from deploy.local.environment import PLATFORM_ADMIN
 from deploy.local.secrets import read_secrets
 from deploy.rest import Rest
+from tests.contract.population import PROOF
 from tests.running import Running
 
+EXAMPLES = "60" if PROOF else "4"
 # Some of them would end the session that the others are made with, and one never ends.
 LEFT_OUT = r"signOut|changePassword|deactivate|DELETE /v1/users|auditLogs:watch"
 
@@ -29,13 +31,13 @@ class TestEveryOperation:
         token = new_school(platform).token
         command = [Path(sys.executable).with_name("schemathesis"), "run", f"{platform.url}/openapi.json"]
         options = ["--url", platform.url, "-H", f"Authorization: Bearer {token}", "--exclude-path-regex", LEFT_OUT]
-        bounds = ["--phases", "fuzzing", "--max-examples", "6", "--workers", "2", "-c", "not_a_server_error"]
+        bounds = ["--phases", "fuzzing", "--max-examples", EXAMPLES, "--workers", "2", "-c", "not_a_server_error"]
         run = subprocess.run(
             [*command, *options, *bounds, "--continue-on-failure"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=3000 if PROOF else 100,
             check=False,
         )
         assert "Server error" not in run.stdout, run.stdout

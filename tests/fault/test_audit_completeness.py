@@ -26,7 +26,7 @@ from tests.stack import PASSWORD, Person, School
 
 PROOF = os.environ.get("HYPOTHESIS_PROFILE") == "proof"
 # Of each of the two that take part in a delivery.
-KILLS = 150 if PROOF else 12
+KILLS = 150 if PROOF else 8
 DOWN_SECONDS = 300.0 if PROOF else 8.0
 CATCH_UP_SECONDS = 30.0
 WRITERS = 4

@@ -28,7 +28,7 @@ from kit.migrations import async_url
 from tests.kit.decisions import FIELDS, IDS, PAGES, ROWS, TENANT, Page, accesses, policies, rows, snapshots
 from tests.kit.toy import Toy
 
-EXAMPLES = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "proof" else 400
+EXAMPLES = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "proof" else 250
 
 
 def case(access: Access, snapshot: Snapshot, entity: Any, fields: Any = None) -> Case:
