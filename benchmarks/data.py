@@ -14,7 +14,9 @@ from deploy.local.settings import Settings
 from deploy.rest import Rest, RestError
 
 TENANT, ADMIN = "bench", "admin@bench.example"
-STUDENTS, LESSONS, STORIES, QUIZZES = 20, 60, 240, 100
+STUDENTS, LESSONS, STORIES, QUIZZES, EXAMS = 20, 60, 240, 100, 40
+# Of an exam: each of the demo story's questions so many times.
+TIMES = 4
 TEXTS = ("bi-mat-trong-thu-vien", "canh-dieu-cua-ba-ngoai", "tau-la-dua-tren-cho-noi")
 # When less than this can still be reported, a new course begins: every report is to change something.
 PROGRESS_LEFT = 40_000
@@ -33,7 +35,9 @@ class School:
     students: list[Rest] = field(default_factory=list)
     emails: list[str] = field(default_factory=list)
     stories: list[str] = field(default_factory=list)
+    # Of five questions, and of twenty.
     quizzes: list[str] = field(default_factory=list)
+    exams: list[str] = field(default_factory=list)
     # Percent recorded by student (their place in the list) and lesson.
     progress: dict[tuple[int, str], int] = field(default_factory=dict)
 
@@ -46,7 +50,8 @@ def prepare(url: str, settings: Settings) -> School:
     _add_students(Rest(url), admin, school)
     lessons = _open_course(admin, school)
     school.stories = _stories(admin, lessons)
-    school.quizzes = _quizzes(admin, lessons)
+    school.quizzes = _quizzes(admin, lessons, "quiz", QUIZZES, 1)
+    school.exams = _quizzes(admin, lessons, "exam", EXAMS, TIMES)
     _until_visible(school)
     return school
 
@@ -153,14 +158,15 @@ def _stories(admin: Rest, lessons: list[str]) -> list[str]:
     return found
 
 
-def _quizzes(admin: Rest, lessons: list[str]) -> list[str]:
-    """Published quizzes of the same five questions; an attempt may be open at each of them."""
-    found = [one["id"] for one in pages(admin, "/v1/quizzes", "quizzes", status="QUIZ_STATUS_PUBLISHED")]
-    if len(found) < QUIZZES:
-        made = [admin.post("/v1/questions", question) for question in demo.questions(TEXTS[0])]
+def _quizzes(admin: Rest, lessons: list[str], kind: str, count: int, times: int) -> list[str]:
+    """Published quizzes of the same questions; an attempt may be open at each of them."""
+    published = pages(admin, "/v1/quizzes", "quizzes", status="QUIZ_STATUS_PUBLISHED")
+    found = [one["id"] for one in published if one["title"].startswith(f"Bench {kind}")]
+    if len(found) < count:
+        made = [admin.post("/v1/questions", one) for _ in range(times) for one in demo.questions(TEXTS[0])]
         items = [{"questionId": question["id"], "points": "2"} for question in made]
-    for number in range(len(found), QUIZZES):
-        place = {"title": f"Bench quiz {number + 1}", "lessonId": lessons[number % len(lessons)]}
+    for number in range(len(found), count):
+        place = {"title": f"Bench {kind} {number + 1}", "lessonId": lessons[number % len(lessons)]}
         quiz = admin.post("/v1/quizzes", {**place, "items": items})
         admin.post(f"/v1/quizzes/{quiz['id']}:publish")
         found.append(quiz["id"])

@@ -15,7 +15,7 @@ from kit.models import check_etag, now
 from kit.pagination import Page
 from services.assessment import rules
 from services.assessment.composing import asked
-from services.assessment.papers import attempt_to_proto, row_to_proto
+from services.assessment.papers import answered_to_proto, attempt_to_proto, row_to_proto
 from services.assessment.queries import attempts as queries
 from services.assessment.queries.quizzes import list_readable, list_slots
 from services.assessment.rules import EXPIRED, OPEN, Taking
@@ -95,7 +95,7 @@ class AttemptService:
             attempt.updated_at = at
             await queries.save_attempt(session, attempt, answers)
             _record(session, Action.UPDATE, attempt, new=_answers(attempt, answers))
-        return attempt_to_proto(attempt, at)
+        return answered_to_proto(attempt, at)
 
     async def SubmitAttempt(self, request: SubmitAttemptRequest, context: Any) -> Attempt:
         at = now()
@@ -110,7 +110,7 @@ class AttemptService:
         # The grade of what was saved in time is committed by now, so that it stands whatever this answer says.
         if late and request.responses:
             raise rules.not_allowed("The deadline has passed; the attempt is graded on the responses saved in time.")
-        return attempt_to_proto(attempt, at, readable)
+        return answered_to_proto(attempt, at, readable)
 
 
 async def _get_own(session: WriteSession, action: str, attempt_id: str) -> Taking:
@@ -138,7 +138,8 @@ async def _begin(session: WriteSession, quiz: Any, user_id: UUID, at: datetime) 
 async def close(session: WriteSession, attempt: Taking, answers: Mapping[UUID, list[str]], at: datetime) -> None:
     """Ends and grades the attempt, with these answers besides those saved, and tells of it."""
     attempt.answer(answers)
-    attempt.close(at)
+    with session.telemetry.timed("grade"):
+        attempt.close(at)
     attempt.updated_at = at
     await queries.save_attempt(session, attempt, answers)
     action = "expire" if attempt.state == EXPIRED else "submit"

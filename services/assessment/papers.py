@@ -44,10 +44,16 @@ PARTS = {MULTIPLE_CHOICE: "choice_id", MATCHING: "stem_id", ORDERING: "item_id"}
 
 
 def attempt_to_proto(attempt: Taking, at: datetime, readable: Collection[UUID] = ()) -> Attempt:
-    """With questions, responses and, once it is over, the result, each as far as the caller may see it. `readable` are
-    the questions that the caller may read: correct answers are in nothing else than `rules.shown` lets through."""
-    message = _facts_to_proto(attempt, attempt.state)
+    """With its questions, and all else of `answered_to_proto`."""
+    message = answered_to_proto(attempt, at, readable)
     message.questions.extend(question_to_proto(attempt.id, item, shuffle=attempt.shuffled) for item in attempt.items)
+    return message
+
+
+def answered_to_proto(attempt: Taking, at: datetime, readable: Collection[UUID] = ()) -> Attempt:
+    """With responses and, once it is over, the result, each as far as the caller may see it. `readable` are the
+    questions that the caller may read: correct answers are in nothing else than `rules.shown` lets through."""
+    message = _facts_to_proto(attempt, attempt.state)
     seen = _seen(attempt, at)
     if "responses" in seen:
         message.responses.extend(

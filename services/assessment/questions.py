@@ -145,6 +145,7 @@ class QuestionService:
             check_etag(question, request.etag)
             if question.deleted_at is None:
                 raise wrong_state("The question is not deleted.", "not_deleted")
+            await queries.keep_attempts_out(session)
             if await queries.is_pinned(session, question.id):
                 raise wrong_state("A quiz or an attempt has the question.", "in_use")
             await queries.purge(session, question)

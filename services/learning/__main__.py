@@ -1,6 +1,7 @@
 """The learning service: its parts, put together."""
 
 from kit.decisions import Decided
+from kit.inbox import Together
 from kit.jobs import Repeating
 from kit.server import Service, run
 from kit.settings import Settings
@@ -95,7 +96,7 @@ def build(settings: Settings) -> Service:
             LessonChanged: projections.on_lesson_changed,
             CourseChanged: projections.on_course_changed,
             TenantChanged: projections.on_tenant_changed,
-            AttemptGraded: projections.on_attempt_graded,
+            AttemptGraded: Together(projections.on_attempts_graded),
         }
     )
     return service

@@ -4,6 +4,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.dialects.postgresql import Range
+
 from kit import audit
 from kit.access import denied, require
 from kit.audit import Action
@@ -17,10 +19,10 @@ from services.learning.models import LearningSession
 from services.learning.progress import taken_lessons
 from services.learning.projections import LessonIndex
 from services.learning.queries import learning_sessions as queries
-from services.learning.queries.daily_activity import Happened, tally
+from services.learning.queries.daily_activity import tally_time
 from services.learning.queries.learners import lock_learner
 from services.learning.queries.progress import get_standing
-from services.learning.rules import Activity
+from services.learning.rules import Activity, Span
 from storyloom.content.v1.stories_pb2 import GetStoryRequest
 from storyloom.content.v1.story_versions_pb2 import View
 from storyloom.learning.v1 import learning_sessions_pb2
@@ -134,30 +136,44 @@ async def _end_earlier(session: WriteSession, opened: LearningSession) -> None:
     earlier = await queries.find_open_session(session, opened.user_id)
     if earlier is not None:
         earlier.change = opened.change
+        # It is written before the new one is added: only one may be open, at every moment.
         await _end(session, earlier, opened.start_time)
-        # Before the new one is added: only one may be open, at every moment.
-        await session.flush()
 
 
 async def _end(session: WriteSession, running: LearningSession, at: datetime) -> None:
     """Ends a session that is stored as open; one that was left alone ended when it was last heard of."""
+    spans = []
     if rules.state_at(running.state, running.last_seen_time, at) == "abandoned":
         running.state = "abandoned"
     else:
-        await accrue(session, running, at)
+        spans = [_accrued(running, at)]
         running.state = "ended"
     running.end_time = running.last_seen_time
     audit.record(session, "end", running)
+    await session.flush()
+    await tally_time(session, running.user_id, spans)
 
 
 async def accrue(session: WriteSession, running: LearningSession, at: datetime, interactions: int = 0) -> None:
     """Writes a sign of life down, and what it adds to the day of the learner, who must be locked."""
-    account = Activity(running.active_duration, running.last_seen_time, running.interactions)
-    account = account.accrue(at, interactions)
-    added = Happened(at=running.start_time, active_duration=account.active - running.active_duration)
+    span = _accrued(running, at, interactions)
+    await session.flush()
+    await tally_time(session, running.user_id, [span])
+
+
+def _accrued(running: LearningSession, at: datetime, interactions: int = 0) -> Span:
+    """Changes the session by a sign of life; answers with the time that this is about."""
+    before = running.last_seen_time
+    account = Activity(running.active_duration, before, running.interactions).accrue(at, interactions)
+    times = running.active_times
+    if times is None:
+        times = [Range(running.start_time, running.start_time + running.active_duration)]
+    spans = [(one.lower, one.upper) for one in times if one.lower and one.upper]
+    spans += rules.active_times((before, account.last_seen))
+    running.active_times = [Range(*one) for one in rules.joined(spans)]
     running.active_duration, running.last_seen_time = account.active, account.last_seen
     running.interactions = account.interactions
-    await tally(session, running.user_id, [added])
+    return before, account.last_seen
 
 
 def session_to_proto(row: Any, at: datetime) -> SessionMessage:

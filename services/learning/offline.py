@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.learning.rules import NOTHING, Activity, Status, advance
+from services.learning.rules import NOTHING, Activity, Span, Status, active_times, advance
 
 # What a phone's clock may be off: a wrong date, not a wrong year. Beyond, its times say nothing.
 MOST_SKEW = timedelta(days=31)
@@ -157,6 +157,7 @@ class Held:
     start_time: datetime
     last_seen_time: datetime
     active_duration: timedelta
+    active_times: Sequence[Span]
     interactions: int
     state: str
 
@@ -185,6 +186,7 @@ def held(signs: Iterable[Sign]) -> Held | None:
         start_time=start.at,
         last_seen_time=account.last_seen,
         active_duration=account.active,
+        active_times=active_times(moments),
         interactions=account.interactions,
         state="ended" if end else "abandoned",
     )

@@ -13,8 +13,8 @@ from kit.ids import NIL
 from kit.models import now
 from services.learning.queries import learners
 from services.learning.queries import projections as queries
-from services.learning.queries.daily_activity import Happened, tally
-from services.learning.queries.learners import lock_learner
+from services.learning.queries.daily_activity import tally_quizzes
+from services.learning.queries.learners import lock_learners
 from services.learning.queries.vocabulary_progress import list_met
 from services.learning.wordlists import same
 from storyloom.assessment.v1.events_pb2 import AttemptGraded
@@ -49,15 +49,29 @@ async def on_course_changed(session: WriteSession, event: Event, course: CourseC
     await queries.upsert_course(session, {"id": UUID(course.course_id), **values})
 
 
-async def on_attempt_graded(session: WriteSession, event: Event, attempt: AttemptGraded) -> None:
-    """Keeps the latest result, and counts it in the day of the learner if they may know it."""
-    user_id = UUID(attempt.user_id)
-    await lock_learner(session, user_id)
-    values = {
+async def on_attempts_graded(session: WriteSession, told: Sequence[tuple[Event, AttemptGraded]]) -> None:
+    """Keeps the latest result of each attempt, and counts it in the day of the learner if they may know it."""
+    await lock_learners(session, {UUID(attempt.user_id) for _, attempt in told})
+    waiting = [_result_values(attempt) for _, attempt in told]
+    while waiting:
+        # One result of an attempt after the other, so that each of them is noted.
+        first = {values["id"]: values for values in reversed(waiting)}
+        waiting = [values for values in waiting if values is not first[values["id"]]]
+        rows = await queries.upsert_graded_attempts(session, list(first.values()))
+        results = (
+            (row.user_id, *one)
+            for row in rows
+            for one in ((row.old_passed, row.old_grade_time, -1), (row.passed, row.grade_time, 1))
+        )
+        await tally_quizzes(session, [(user_id, at, by) for user_id, passed, at, by in results if passed])
+
+
+def _result_values(attempt: AttemptGraded) -> dict[str, Any]:
+    return {
         "id": UUID(attempt.attempt_id),
         "quiz_id": UUID(attempt.quiz_id),
         "lesson_id": UUID(attempt.lesson_id) if attempt.lesson_id else None,
-        "user_id": user_id,
+        "user_id": UUID(attempt.user_id),
         "number": attempt.number,
         "score": Decimal(attempt.score),
         "max_score": Decimal(attempt.max_score),
@@ -67,10 +81,6 @@ async def on_attempt_graded(session: WriteSession, event: Event, attempt: Attemp
         "grade_time": attempt.grade_time.ToDatetime(UTC),
         "score_hidden": attempt.score_hidden,
     }
-    row = await queries.upsert_graded_attempt(session, values)
-    if row is not None:
-        results = ((row.old_passed, row.old_grade_time, -1), (row.passed, row.grade_time, 1))
-        await tally(session, user_id, [Happened(at=at, quizzes_passed=by) for passed, at, by in results if passed])
 
 
 class LessonIndex:

@@ -1,9 +1,10 @@
 """How progress moves, what a lesson asks of its learner, and which time counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from uuid import UUID, uuid5
 
 from kit.errors import FailedPrecondition, InvalidArgument
@@ -159,6 +160,26 @@ class Activity:
             max(now, self.last_seen),
             self.interactions + min(interactions, believable),
         )
+
+
+Span = tuple[datetime, datetime]
+
+
+def active_times(moments: Iterable[datetime]) -> list[Span]:
+    """When a learner was active who gave signs of life at these moments, in order: after each of them until the next,
+    and at most for `IDLE_CAP`. Together they are as long as `Activity` counts."""
+    return joined((before, before + min(at - before, IDLE_CAP)) for before, at in pairwise(moments))
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """The spans in order, as few as there can be: those that meet or overlap are one."""
+    found: list[Span] = []
+    for begin, end in sorted(spans):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        elif begin < end:
+            found.append((begin, end))
+    return found
 
 
 def state_at(state: str, last_seen: datetime, now: datetime) -> str:

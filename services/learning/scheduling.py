@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from fsrs import Card, Rating, Scheduler, State
@@ -25,6 +26,8 @@ KNOWN = "known"
 RATINGS = {"again": Rating.Again, "hard": Rating.Hard, "good": Rating.Good, "easy": Rating.Easy}
 PHASES = {"learning": State.Learning, "review": State.Review, "relearning": State.Relearning}
 NAMES = {state: name for name, state in PHASES.items()}
+# When a card is due that nobody has reviewed yet: what follows from its first review does not depend on it.
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,53 +82,66 @@ class Memory:
 NOTHING = Memory()
 
 
-def fold(reviews: Iterable[Review], memory: Memory = NOTHING) -> Memory:
-    """What follows from the reviews, which are in order and come after all that `memory` follows from.
+def fold(reviews: Iterable[Any], memory: Memory = NOTHING) -> Memory:
+    """What follows from the reviews (`Review`, or rows of the log), which are in order and come after all that `memory`
+    follows from.
 
     Folding them at once or one by one, from any `memory` on the way, gives the same to the last bit.
     """
+    card = _card(memory)
+    first, learned, known = memory.first_review_time, memory.learn_time, memory.known
+    count, lapses, review = memory.review_count, memory.lapse_count, None
     for review in reviews:
-        memory = _after(memory, review)
-    return memory
-
-
-def _after(memory: Memory, review: Review) -> Memory:
-    known = review.source == KNOWN
-    rating = RATINGS[review.rating]
-    scheduler = scheduler_for(review.desired_retention, review.maximum_interval_days)
-    card, _ = scheduler.review_card(_card(memory, review.review_time), rating, review.review_time)
-    if known:
-        _make_known(card, review)
+        rating, told_known = RATINGS[review.rating], review.source == KNOWN
+        lapses += card.state is State.Review and rating is Rating.Again
+        scheduler = scheduler_for(review.desired_retention, review.maximum_interval_days)
+        card, _ = scheduler.review_card(card, rating, review.review_time)
+        if told_known:
+            _make_known(card, review)
+        first, known = first or review.review_time, known if count else told_known
+        if learned is None and card.state is State.Review and not told_known:
+            learned = review.review_time
+        count += 1
+    if review is None:
+        return memory
     return Memory(
         phase=NAMES[card.state],
         step=card.step,
         stability_days=card.stability,
         difficulty=card.difficulty,
         due_time=card.due,
-        first_review_time=memory.first_review_time or review.review_time,
+        first_review_time=first,
         last_review_time=review.review_time,
         last_review_id=review.id,
-        review_count=memory.review_count + 1,
-        lapse_count=memory.lapse_count + (memory.phase == "review" and rating is Rating.Again),
-        known=memory.known if memory.review_count else known,
-        learn_time=memory.learn_time or (review.review_time if card.state is State.Review and not known else None),
+        review_count=count,
+        lapse_count=lapses,
+        known=known,
+        learn_time=learned,
     )
 
 
-def _card(memory: Memory, at: datetime) -> Card:
-    # Without an id the package makes one of the clock, and sleeps to make it unique.
-    return Card(
+class Working(Card):
+    """A card that nobody else has. The package copies each card before it changes it, which takes as long as half of
+    all else that it does."""
+
+    def __copy__(self) -> "Working":
+        return self
+
+
+def _card(memory: Memory) -> Card:
+    # Without an id, or a time, the package makes one of the clock, and sleeps to make the id unique.
+    return Working(
         card_id=0,
         state=PHASES.get(memory.phase, State.Learning),
         step=memory.step,
         stability=memory.stability_days,
         difficulty=memory.difficulty,
-        due=memory.due_time or at,
+        due=memory.due_time or NEVER,
         last_review=memory.last_review_time,
     )
 
 
-def _make_known(card: Card, review: Review) -> None:
+def _make_known(card: Card, review: Any) -> None:
     """As after an easy review, but learned, and at least as stable as what is known."""
     card.state, card.step = State.Review, None
     card.stability = max(card.stability or 0.0, KNOWN_STABILITY_DAYS)

@@ -40,6 +40,14 @@ async def get(person: Person, attempt: Attempt) -> Attempt:
     return await attempts(person).GetAttempt(GetAttemptRequest(id=attempt.id))
 
 
+def unasked(attempt: Attempt) -> Attempt:
+    """The attempt as `SaveResponses` and `SubmitAttempt` answer with it: without its questions."""
+    found = Attempt()
+    found.CopyFrom(attempt)
+    found.ClearField("questions")
+    return found
+
+
 async def entries(school: School, attempt: Attempt) -> list[Any]:
     """What the audit log has of the attempt, oldest first."""
     await school.settle()

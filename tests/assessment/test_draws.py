@@ -1,7 +1,9 @@
 """Quizzes whose attempts draw questions."""
 
+import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,8 +11,11 @@ from uuid import UUID, uuid4
 import grpc
 import pytest
 
+from kit.db import WriteSession
+from services.assessment.queries import attempts
 from services.assessment.queries.quizzes import CANDIDATES
-from storyloom.assessment.v1.questions_pb2 import DeleteQuestionRequest, Question
+from services.assessment.rules import Taking
+from storyloom.assessment.v1.questions_pb2 import DeleteQuestionRequest, PurgeQuestionRequest, Question
 from storyloom.assessment.v1.questions_pb2_grpc import QuestionServiceStub
 from storyloom.assessment.v1.quizzes_pb2 import (
     ArchiveQuizRequest,
@@ -135,11 +140,51 @@ class TestFromTheBank:
             assert (await submit(school.student, attempt)).result.max_score == "0.5"
         assert len(drawn & {*ids(fitting)}) == len(drawn) > 2
 
+    @pytest.mark.parametrize(("kept", "wanted"), [("STRASSE", "Straße"), ("a  ΟΔΟΣ ", "A οδος")])
+    async def test_finds_tags_as_questions_are_found_by_them(
+        self, school: School, bank: Bank, tag: str, kept: str, wanted: str
+    ) -> None:
+        question = await bank.choice_question(tags=[tag, kept])
+        quiz = await bank.quiz(draw(1, tags=[wanted, tag]))
+        assert ids((await start(school.student, quiz)).questions) == [question.id]
+
+    async def test_never_takes_a_question_that_is_purged_at_the_same_moment(
+        self, school: School, bank: Bank, tag: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        question = await bank.choice_question(tags=[tag])
+        quiz = await bank.quiz(draw(1, tags=[tag]))
+        picked, purged = asyncio.Event(), asyncio.Event()
+        insert = attempts.insert_attempt
+
+        async def insert_late(session: WriteSession, attempt: Taking) -> None:
+            picked.set()
+            # Without taking turns the purge is done within this time.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(purged.wait(), 0.5)
+            await insert(session, attempt)
+
+        async def purge() -> None:
+            await picked.wait()
+            await delete(school, question)
+            try:
+                stub = school.admin.stub(QuestionServiceStub, "assessment")
+                await stub.PurgeQuestion(PurgeQuestionRequest(id=question.id))
+            finally:
+                purged.set()
+
+        monkeypatch.setattr(attempts, "insert_attempt", insert_late)
+        purging = asyncio.create_task(purge())
+        attempt = await start(school.student, quiz)
+        async with refused("WRONG_STATE"):
+            await purging
+        assert await get(school.student, attempt) == attempt
+
     async def test_looks_through_the_bank_once_for_all_draws(self, school: School, bank: Bank, tag: str) -> None:
         for _ in range(4):
             await bank.choice_question(tags=[tag])
         quiz = await bank.quiz(*(draw(1, tags=[tag]) for _ in range(4)))
-        wanted = (UUID(school.teacher.tenant_id), UUID(quiz.id), uuid4())
+        places = [1, 2, 3, 4]
+        wanted = (UUID(school.teacher.tenant_id), UUID(quiz.id), uuid4(), places, [tag for _ in places])
         (row,) = await owner_executes(school, f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {CANDIDATES}", *wanted)
         scans = [one for one in nodes(json.loads(row[0])[0]["Plan"]) if one.get("Relation Name") == "questions"]
         assert [one["Actual Loops"] for one in scans] == [1]

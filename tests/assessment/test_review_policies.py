@@ -99,8 +99,9 @@ class TestReviewPolicy:
     ) -> None:
         async with graded_events(school) as events:
             quiz, attempt = await taken(school, bank, review_policy=policy("on_submit", score=time))
+            asked = await get(school.student, attempt)
             regrade = Regrade(
-                quiz_id=quiz.id, question_id=attempt.questions[0].question_id, kind="REGRADE_KIND_FULL_MARKS"
+                quiz_id=quiz.id, question_id=asked.questions[0].question_id, kind="REGRADE_KIND_FULL_MARKS"
             )
             regrades = school.teacher.stub(RegradeServiceStub, "assessment")
             await regrades.CreateRegrade(CreateRegradeRequest(regrade=regrade))

@@ -10,8 +10,9 @@ from google.protobuf.json_format import MessageToDict
 
 from storyloom.assessment.v1.answers_pb2 import AwardReason
 from storyloom.assessment.v1.attempts_pb2 import Attempt, SubmitAttemptRequest
-from tests.assessment.calls import EXPIRED, GRADED, OPEN, attempts, entries, get, save, start, submit
+from tests.assessment.calls import EXPIRED, GRADED, OPEN, attempts, entries, get, save, start, submit, unasked
 from tests.assessment.conftest import Bank, filled, owner_executes, picked, run_out, transactions
+from tests.metrics import reading
 from tests.stack import School, refused
 
 
@@ -42,7 +43,13 @@ class TestSubmitAttempt:
         missed = several.choices[2].id
         assert [one.choice_id for one in result.items[1].awards if one.points == "0"] == [missed]
         assert graded.time_spent.ToTimedelta() == graded.submit_time.ToDatetime() - graded.create_time.ToDatetime()
-        assert await get(school.student, attempt) == graded
+        assert unasked(await get(school.student, attempt)) == graded
+
+    async def test_takes_a_time_that_is_measured(self, school: School, bank: Bank) -> None:
+        attempt = await start(school.student, await bank.quiz(await bank.choice_question()))
+        with reading(school.stack.services["assessment"].telemetry) as reader:
+            await submit(school.student, attempt)
+            assert reader.value("storyloom.work.duration", work="grade") == 1
 
     async def test_passes_at_the_pass_mark(self, school: School, bank: Bank) -> None:
         one, two, three = [await bank.choice_question() for _ in range(3)]

@@ -344,6 +344,7 @@ def some(kind: str) -> str:
         "boolean": "false",
         "jsonb": "{}",
         "interval": "1 hour",
+        "tstzmultirange": "{}",
         "double precision": "0.5",
         "timestamp with time zone": "2026-11-22 09:00:00+00",
         "date": "2026-11-22",

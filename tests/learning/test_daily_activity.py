@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid5
@@ -26,7 +27,7 @@ from kit.db import WriteSession
 from kit.ids import NIL, new_id
 from services.learning.learning_sessions import accrue
 from services.learning.models import LearnerSettings, LearningSession
-from services.learning.projections import on_attempt_graded
+from services.learning.projections import on_attempts_graded
 from services.learning.queries.daily_activity import COLUMNS, recount
 from services.learning.queries.learners import find_settings_to_change, lock_learner
 from services.learning.queries.learning_sessions import get_session_to_change, insert_session
@@ -50,6 +51,7 @@ TIMES = st.integers(0, 35 * 24 * 4).map(lambda quarters: START + timedelta(minut
 WORDS = tuple(new_id() for _ in range(2))
 ATTEMPTS = (1, 2, 3)
 LESSONS = tuple(new_id() for _ in range(3))
+SESSIONS = "SELECT active_times FROM learning.learning_sessions WHERE tenant_id = $1 AND user_id = $2"
 KEPT = f"SELECT day, {', '.join(COLUMNS)} FROM learning.daily_activity WHERE tenant_id = $1 AND user_id = $2"
 
 
@@ -68,6 +70,7 @@ class Days(RuleBasedStateMachine):
         self.user_id, self.zone = new_id(), "UTC"
         self.sent: list[NewReview | NewExposure] = []
         self.sessions: list[UUID] = []
+        self.begun: list[datetime] = []
 
     def run(self, work: Callable[[WriteSession], Coroutine[Any, Any, Any]], *, crash: bool = False) -> Any:
         """Does the work in a transaction; with `crash` it is done, rolled back, and done again."""
@@ -120,8 +123,11 @@ class Days(RuleBasedStateMachine):
         self.run(lambda session: append_exposures(session, self.user_id, seen), crash=crash)
         self.sent.append(new)
 
-    @rule(at=TIMES, crash=st.booleans())
-    def begin_session(self, at: datetime, crash: bool) -> None:
+    @rule(at=TIMES, beside=st.booleans(), seconds=st.integers(0, 90), crash=st.booleans())
+    def begin_session(self, at: datetime, beside: bool, seconds: int, crash: bool) -> None:
+        """Some of them soon after another one began; some just before midnight."""
+        at = self.begun[-1] + timedelta(seconds=seconds) if beside and self.begun else at - timedelta(seconds=seconds)
+
         async def work(session: WriteSession) -> UUID:
             change = await lock_learner(session, self.user_id)
             opened = LearningSession(
@@ -137,6 +143,7 @@ class Days(RuleBasedStateMachine):
             return opened.id
 
         self.sessions.append(self.run(work, crash=crash))
+        self.begun.append(at)
 
     @precondition(lambda self: self.sessions)
     @rule(which=st.integers(0, 99), seconds=st.integers(0, 60), crash=st.booleans())
@@ -183,7 +190,7 @@ class Days(RuleBasedStateMachine):
             passed=passed,
         )
         graded.grade_time.FromDatetime(at)
-        self.run(lambda session: on_attempt_graded(session, Event(), graded), crash=crash)
+        self.run(lambda session: on_attempts_graded(session, [(Event(), graded)]), crash=crash)
 
     @rule(zone=st.sampled_from(ZONES), crash=st.booleans())
     def move(self, zone: str, crash: bool) -> None:
@@ -231,7 +238,11 @@ async def count_days(session: WriteSession, user_id: UUID, zone: ZoneInfo) -> di
             if row[at] is not None:
                 days.setdefault(row[at].astimezone(zone).date(), Counter()).update(add(row))
 
-    await each("learning_sessions", "start_time", _counted_session)
+    await each("learning_sessions", "start_time", lambda row: {"sessions": 1})
+    sessions = await session.fetch(SESSIONS, user_id)
+    for begin, end in joined((one.lower, one.upper) for row in sessions for one in row.active_times or ()):
+        for day, active in _by_day(begin.astimezone(zone), end.astimezone(zone)):
+            days.setdefault(day, Counter()).update(active=active // timedelta.resolution)
     await each("user_progress", "complete_time", lambda row: {"lessons_completed": 1})
     await each("vocabulary_reviews", "review_time", _counted_review)
     await each("vocabulary_exposures", "exposure_time", lambda row: {"readings": 1})
@@ -248,8 +259,24 @@ async def count_days(session: WriteSession, user_id: UUID, zone: ZoneInfo) -> di
     return found
 
 
-def _counted_session(row: Any) -> dict[str, int]:
-    return {"sessions": 1, "active": row.active_duration // timedelta.resolution}
+def joined(spans: Iterable[tuple[datetime, datetime]]) -> Iterator[tuple[datetime, datetime]]:
+    """Begins and ends of the times in which any of them lasted."""
+    changes = sorted((at, by) for begin, end in spans for at, by in ((begin, 1), (end, -1)))
+    lasting = 0
+    for (at, by), following in pairwise(changes):
+        lasting += by
+        if lasting:
+            yield at, following[0]
+
+
+def _by_day(begin: datetime, end: datetime) -> Iterator[tuple[date, timedelta]]:
+    """Of a time, how much of it lay in each day."""
+    day, at = begin.date(), begin.astimezone(UTC)
+    while at < end:
+        day += timedelta(days=1)
+        midnight = datetime.combine(day, time(), tzinfo=begin.tzinfo).astimezone(UTC)
+        yield day - timedelta(days=1), max(min(end.astimezone(UTC), midnight) - at, timedelta(0))
+        at = max(at, midnight)
 
 
 def _counted_review(row: Any) -> dict[str, int]:

@@ -1,6 +1,8 @@
 """What a learner did day by day, and where it has brought them."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -10,11 +12,14 @@ import pytest
 from kit.ids import new_id
 from services.learning.jobs import JOBS
 from services.learning.queries.vocabulary_progress import NewExposure, NewReview, append_exposures
+from storyloom.learning.v1.client_events_pb2 import ClientEvent
 from storyloom.learning.v1.learner_analytics_pb2 import DailyActivity, GetLearnerAnalyticsRequest, LearnerAnalytics
 from storyloom.learning.v1.learner_analytics_pb2_grpc import LearnerAnalyticsServiceStub
 from storyloom.learning.v1.progress_pb2 import ProgressStatus
-from tests.learning.conftest import Connection, ListEntries, MakeCourse
+from tests.learning.conftest import Connection, Course, ListEntries, MakeCourse
+from tests.learning.phones import event, outcomes, some_id, sync
 from tests.learning.reviewing import send, writing
+from tests.learning.test_client_events import take_long_ago
 from tests.learning.test_home import home
 from tests.learning.test_jobs import run
 from tests.learning.test_learner_settings import learner, update
@@ -55,6 +60,21 @@ async def read(school: School, person: Person, at: datetime) -> None:
         await append_exposures(session, UUID(person.user_id), [one])
 
 
+def held(course: Course, start: datetime, minutes: int) -> list[ClientEvent]:
+    """A session of so many minutes on a phone, without a pause."""
+    session = some_id()
+    beats = [start + timedelta(minutes=number) for number in range(1, minutes)]
+    return [
+        event(start, session_started={"session_id": session, "lesson_id": course.lesson_ids[0]}),
+        *(event(at, session_heartbeat={"session_id": session}) for at in beats),
+        event(start + timedelta(minutes=minutes), session_ended={"session_id": session}),
+    ]
+
+
+def time_of(days: Iterable[DailyActivity]) -> timedelta:
+    return sum((day.active_duration.ToTimedelta() for day in days), timedelta(0))
+
+
 def ago(days: int) -> datetime:
     """Noon of that day, so that hours later or earlier it is the same day."""
     return datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=days)
@@ -74,7 +94,7 @@ class TestGetLearnerAnalytics:
         assert (second.reviews, second.words_begun, second.words_learned) == (1, 1, 1)
         assert (found.words.learning, found.words.fresh, found.words.reviewing, found.words.mastered) == (1, 1, 1, 1)
 
-    async def test_counts_the_time_of_sessions_where_they_began(
+    async def test_counts_the_time_of_sessions(
         self, school: School, make_course: MakeCourse, tables: Connection
     ) -> None:
         person, course = await learner(school), await make_course()
@@ -83,9 +103,54 @@ class TestGetLearnerAnalytics:
         opened = await begin(person, course.lesson_ids[0])
         await let_pass(tables, opened.id, timedelta(seconds=45))
         ended = await end(person, opened.id)
-        [day] = (await analytics(person)).days
-        assert day.sessions == 1
-        assert timedelta(seconds=45) <= day.active_duration.ToTimedelta() == ended.active_duration.ToTimedelta()
+        days = (await analytics(person)).days
+        assert sum(day.sessions for day in days) == 1
+        assert timedelta(seconds=45) <= time_of(days) == ended.active_duration.ToTimedelta()
+
+    async def test_counts_an_hour_once_in_however_many_sessions(
+        self, school: School, make_course: MakeCourse, tables: Connection
+    ) -> None:
+        person, course = await learner(school), await make_course()
+        await course.enrol(person)
+        await take_long_ago(tables, course)
+        hour = ago(3) - timedelta(hours=1)
+        told = [one for late in range(0, 60 * 8, 60) for one in held(course, hour + timedelta(seconds=late), 60)]
+        Random(5).shuffle(told)
+        assert {*outcomes(await sync(person, told[::2]))} == {"accepted"}
+        assert {*outcomes(await sync(person, told[1::2]))} == {"accepted"}
+        day = await day_of(person, str(hour.date()))
+        assert (day.sessions, day.active_duration.ToTimedelta()) == (8, timedelta(minutes=67))
+
+    async def test_counts_once_what_was_spent_with_and_without_a_connection(
+        self, school: School, make_course: MakeCourse, tables: Connection
+    ) -> None:
+        person, course = await learner(school), await make_course()
+        await course.enrol(person)
+        await take_long_ago(tables, course)
+        opened = await begin(person, course.lesson_ids[0])
+        # The phone's session lasts from 50 seconds before the other one's beginning to 10 seconds after it.
+        await let_pass(tables, opened.id, timedelta(seconds=20))
+        start = opened.start_time.ToDatetime(UTC) - timedelta(seconds=70)
+        assert {*outcomes(await sync(person, held(course, start, 1)))} == {"accepted"}
+        ended = await end(person, opened.id)
+        total = time_of((await analytics(person)).days)
+        assert total == ended.active_duration.ToTimedelta() + timedelta(seconds=50)
+
+    async def test_gives_each_day_its_part_of_a_session(
+        self, school: School, make_course: MakeCourse, tables: Connection
+    ) -> None:
+        person, course = await learner(school), await make_course()
+        await course.enrol(person)
+        await take_long_ago(tables, course)
+        midnight = ago(3).replace(hour=0)
+        await sync(person, held(course, midnight - timedelta(minutes=12), 20))
+        before, after = (await analytics(person)).days
+        assert (before.sessions, before.active_duration.ToTimedelta()) == (1, timedelta(minutes=12))
+        assert (after.sessions, after.active_duration.ToTimedelta()) == (0, timedelta(minutes=8))
+        # In Hà Nội all of it was on one morning.
+        await update(person, "time_zone", time_zone="Asia/Ho_Chi_Minh")
+        [found] = (await analytics(person)).days
+        assert (found.sessions, found.active_duration.ToTimedelta()) == (1, timedelta(minutes=20))
 
     async def test_takes_back_a_lesson_that_a_teacher_sets_back(self, school: School, make_course: MakeCourse) -> None:
         person, course = await learner(school), await make_course()

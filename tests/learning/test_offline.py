@@ -1,6 +1,7 @@
 """What follows from events, as pure functions of sets of them."""
 
 from datetime import timedelta
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -105,7 +106,12 @@ class TestHeld:
         signs = [sign(*one) for one in told]
         shuffled = list(signs)
         Random(seed).shuffle(shuffled)
-        assert held(signs) == held(shuffled)
+        found = held(signs)
+        assert found == held(shuffled)
+        if found:
+            spent = [end - begin for begin, end in found.active_times]
+            assert sum(spent, timedelta(0)) == found.active_duration
+            assert all(before[1] < after[0] for before, after in pairwise(found.active_times))
 
     def test_is_nothing_without_a_start(self) -> None:
         assert held([sign("session_heartbeat", 3), sign("session_ended", 9)]) is None
@@ -114,6 +120,7 @@ class TestHeld:
         found = held([sign("session_started", 0, 50), sign("interacted", 2, 50), sign("session_heartbeat", 500)])
         assert found
         assert (found.active_duration, found.interactions) == (timedelta(seconds=62), 20)
+        assert found.active_times == [(START, START + timedelta(seconds=62))]
         assert (found.state, found.last_seen_time) == ("abandoned", START + timedelta(seconds=500))
 
     def test_takes_signs_of_one_moment_for_one(self) -> None:

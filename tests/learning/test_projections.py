@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from services.learning.projections import on_attempt_graded
+from services.learning.projections import on_attempts_graded
 from services.learning.queries.daily_activity import recount
 from storyloom.assessment.v1.events_pb2 import AttemptGraded
 from storyloom.content.v1.courses_pb2 import DeleteCourseRequest, ReorderUnitsRequest
@@ -24,7 +24,7 @@ from storyloom.learning.v1.progress_pb2 import (
 from storyloom.learning.v1.progress_pb2_grpc import ProgressServiceStub
 from tests.learning.conftest import Connection, Course, MakeCourse
 from tests.learning.reviewing import writing
-from tests.learning.test_home import next_of
+from tests.learning.test_home import next_of, statements
 from tests.stack import Person, School, refused
 
 INDEXED = "SELECT * FROM learning.lesson_index WHERE id = $1"
@@ -191,12 +191,31 @@ class TestGradedAttempts:
             for minute in order:
                 async with writing(school) as session:
                     told = self.graded(attempt_id, user_id, minute, passed=minute == 2)
-                    await on_attempt_graded(session, Event(), told)
+                    await on_attempts_graded(session, [(Event(), told)])
             row = await tables.fetchrow(self.KEPT, attempt_id)
             assert row is not None
             assert (row["score"], row["max_score"], row["percent"]) == (Decimal("7.25"), 9, Decimal("80.56"))
             assert (row["passed"], row["regraded"], row["number"], row["lesson_id"]) == (True, True, 2, None)
             assert await tables.fetchval(self.DAYS, user_id) == 1
+
+    async def test_are_taken_together_as_one_by_one(self, school: School, tables: "Connection[Any]") -> None:
+        learners = [uuid4() for _ in range(6)]
+        told = [self.graded(uuid4(), user_id, 0, passed=True) for user_id in learners for _ in range(2)]
+        # Graded again: one is taken away, one of somebody else is told of twice.
+        again = AttemptGraded.FromString(told[0].SerializeToString())
+        again.grade_time.FromDatetime(datetime(2026, 10, 1, 9, 5, tzinfo=UTC))
+        again.passed = False
+        every = [*reversed(told), again, told[5]]
+        with statements(school) as seen:
+            async with writing(school) as session:
+                await on_attempts_graded(session, [(Event(), one) for one in every])
+        # The two that are of attempts in it for the second time take a statement more.
+        assert len(seen) <= 6, seen
+        days = [await tables.fetchval(self.DAYS, user_id) for user_id in learners]
+        assert days == [1, 2, 2, 2, 2, 2]
+        verbs = "SELECT verb FROM learning.statements WHERE registration = $1 ORDER BY id"
+        noted = [row["verb"] for row in await tables.fetch(verbs, UUID(again.attempt_id))]
+        assert noted == ["passed", "scored"]
 
     async def test_leave_no_trace_in_the_day_of_a_learner_who_may_not_know_them(
         self, school: School, tables: "Connection[Any]"
@@ -205,7 +224,7 @@ class TestGradedAttempts:
         async with writing(school) as session:
             told = self.graded(uuid4(), user_id, 0, passed=True)
             told.score_hidden = True
-            await on_attempt_graded(session, Event(), told)
+            await on_attempts_graded(session, [(Event(), told)])
             assert await recount(session, user_id) == []
         assert await tables.fetchval(self.DAYS, user_id) == 0
         # A day with a quiz that was passed would be one of the streak.
@@ -219,5 +238,5 @@ class TestGradedAttempts:
         for minute, counted in ((0, 1), (3, 0)):
             async with writing(school) as session:
                 told = self.graded(attempt_id, user_id, minute, passed=minute == 0)
-                await on_attempt_graded(session, Event(), told)
+                await on_attempts_graded(session, [(Event(), told)])
             assert await tables.fetchval(self.DAYS, user_id) == counted

@@ -19,6 +19,7 @@ from services.assessment import rules
 from services.assessment.composing import Pick
 from services.assessment.models import Attempt, Extension, Quiz, QuizResult
 from services.assessment.queries.base import Rows, one_of
+from services.assessment.queries.questions import PURGES
 from services.assessment.queries.quizzes import QUIZ
 from services.assessment.queries.regrades import list_changes
 from services.assessment.queries.versions import REMEMBERED
@@ -83,7 +84,11 @@ REVISION = " SELECT revision FROM changed"
 SAVE_RESPONSES = SAVE + REVISION
 CLOSE_ATTEMPT = SAVE.replace("\nWITH ", AS_COUNTED).replace("AND revision = $3", ONLY_AS_COUNTED) + GRADE + REVISION
 # Whoever starts attempts of a learner at a quiz and whoever extends them take turns: neither overlooks the other.
-TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2::uuid::text || $3::uuid::text, 0))"
+# And no question is purged between the moment in which an attempt picks it and that in which it has it.
+TAKE_TURN = f"""
+SELECT pg_advisory_xact_lock_shared({PURGES}),
+       pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2::uuid::text || $3::uuid::text, 0))
+"""
 OVERDUE = f"""
 FROM assessment.attempts a JOIN assessment.quizzes q ON q.tenant_id = $1 AND q.id = a.quiz_id AND q.deleted_at IS NULL
 WHERE a.tenant_id = $1 AND a.state = 'open'

@@ -11,6 +11,7 @@ from kit.db import ReadSession, WriteSession
 from kit.errors import FailedPrecondition, NotFound, PermissionDenied
 from kit.ids import new_id
 from kit.pagination import Page
+from services.assessment.bodies import tag_key
 from services.assessment.composing import Composed, Pick, Slot
 from services.assessment.models import Question, QuestionVersion, Quiz, QuizDraw, QuizQuestion
 from services.assessment.queries.base import Rows, columns, one_of
@@ -36,7 +37,8 @@ FROM assessment.quiz_draws draw
 CROSS JOIN LATERAL (
   SELECT q.id, q.version FROM bank q
   WHERE (draw.type IS NULL OR q.type = draw.type)
-    AND q.tags @> ARRAY(SELECT lower(wanted.tag) FROM unnest(draw.tags) wanted (tag))
+    AND q.tags @> ARRAY(SELECT wanted.tag FROM unnest($4::int[], $5::text[]) AS wanted (position, tag)
+                        WHERE wanted.position = draw.position)
   ORDER BY q.place
   LIMIT (SELECT sum(d.draw_count) FROM assessment.quiz_draws d
          WHERE d.tenant_id = $1 AND d.quiz_id = $2 AND NOT d.listed)
@@ -179,14 +181,17 @@ async def list_slots(session: ReadSession, quiz_id: UUID, seed: UUID) -> list[Sl
 
 async def _add_draws(session: ReadSession, quiz_id: UUID, seed: UUID, slots: dict[int, Slot]) -> None:
     """The places for which attempts draw from the bank."""
-    statement = select(QuizDraw.position, QuizDraw.draw_count, QuizDraw.points).where(
+    statement = select(QuizDraw.position, QuizDraw.draw_count, QuizDraw.points, QuizDraw.tags).where(
         QuizDraw.tenant_id == session.tenant_id, QuizDraw.quiz_id == quiz_id, QuizDraw.listed.is_(False)
     )
     draws = {row.position: row for row in await session.execute(statement)}
     if not draws:
         return
     slots |= {position: Slot(draw.draw_count, []) for position, draw in draws.items()}
-    for row in await session.fetch(CANDIDATES, quiz_id, seed):
+    # Tags are kept as they were written, and looked for as those of questions are kept.
+    tags = [(position, tag_key(tag)) for position, draw in draws.items() for tag in draw.tags]
+    positions, keys = [position for position, _ in tags], [key for _, key in tags]
+    for row in await session.fetch(CANDIDATES, quiz_id, seed, positions, keys):
         points = draws[row.position].points
         pick = Pick(row.question_id, row.version_id, row.version, points, row.exercise_id)
         slots[row.position].picks.append(pick)

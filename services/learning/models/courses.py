@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, Interval, Text, text
+from sqlalchemy.dialects.postgresql import TSTZMULTIRANGE, Range
 from sqlalchemy.orm import Mapped, mapped_column
 
 from kit.models import Resource, now
@@ -77,6 +78,7 @@ class LearningSession(Resource, Base):
         Index(None, "tenant_id", "user_id", "id"),
         Index(None, "tenant_id", "user_id", "change"),
         Index(None, "tenant_id", "lesson_id", "id"),
+        Index("ix_learning_sessions_by_time", "tenant_id", "user_id", "last_seen_time", "start_time"),
         Index(
             "ix_learning_sessions_of_story",
             "tenant_id", "story_id", "user_id",
@@ -91,6 +93,9 @@ class LearningSession(Resource, Base):
     last_seen_time: Mapped[datetime] = mapped_column(default=now)
     end_time: Mapped[datetime | None]
     active_duration: Mapped[timedelta] = mapped_column(Interval, default=timedelta(0))
+    # When that was: what two sessions share counts once in a day. None of sessions from before it was kept, for which
+    # it is taken to be the beginning.
+    active_times: Mapped[list[Range[datetime]] | None] = mapped_column(TSTZMULTIRANGE)
     interactions: Mapped[int] = mapped_column(default=0)
     # A session without a sign of life is abandoned, though nobody comes by to write it down: see `rules.state_at`.
     state: Mapped[str] = mapped_column(Text, default="open", server_default="open")

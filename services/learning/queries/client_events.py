@@ -1,6 +1,6 @@
 """Statements about what phones told, and the rows that follow from it; each about all of a batch at once."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,8 +9,8 @@ from kit.db import ReadSession, WriteSession
 from kit.errors import ResourceExhausted
 from kit.models import now
 from services.learning.offline import Held, Sign, Told, sign_of
-from services.learning.queries.daily_activity import Happened, tally
-from services.learning.rules import own_id
+from services.learning.queries.daily_activity import Happened, tally, tally_time
+from services.learning.rules import Span, own_id
 
 # Sessions are folded from all their signs of life: as many are read for one batch.
 MOST_SIGNS_AT_ONCE = 20_000
@@ -49,19 +49,22 @@ SIGNS = f"""
 SELECT id, session_id, kind, event_time AS at, interactions, lesson_id, story_id FROM learning.client_events
 WHERE tenant_id = $1 AND user_id = $2 AND session_id = ANY ($3::uuid[]) LIMIT {MOST_SIGNS_AT_ONCE + 1}
 """  # noqa: S608
-HELD = ("lesson_id", "story_id", "start_time", "last_seen_time", "active_duration", "interactions", "state")
+HELD = (
+    *("lesson_id", "story_id", "start_time", "last_seen_time", "active_duration", "interactions", "state"),
+    "active_times",
+)
 UPSERT_SESSIONS = f"""
 INSERT INTO learning.learning_sessions AS s
   (tenant_id, user_id, change, id, client_session_id, {", ".join(HELD)}, end_time)
 SELECT $1, $2, $3, told.*, told.last_seen_time
 FROM unnest($4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::timestamptz[], $9::timestamptz[], $10::interval[],
-            $11::int[], $12::text[]) AS told (id, client_session_id, {", ".join(HELD)})
+            $11::int[], $12::text[], $13::text[]::tstzmultirange[]) AS told (id, client_session_id, {", ".join(HELD)})
 ON CONFLICT (tenant_id, id) DO UPDATE SET
   {", ".join(f"{name} = excluded.{name}" for name in (*HELD, "end_time", "change"))},
   updated_at = now(), revision = s.revision + 1
 WHERE ({", ".join(f"s.{name}" for name in HELD)}) IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in HELD)})
-RETURNING new.start_time, new.active_duration, old.start_time AS old_start_time,
-          old.active_duration AS old_active_duration
+RETURNING new.start_time, new.last_seen_time, old.start_time AS old_start_time,
+          old.last_seen_time AS old_last_seen_time, new.active_times IS DISTINCT FROM old.active_times AS moved
 """  # noqa: S608
 
 
@@ -119,14 +122,18 @@ async def upsert_sessions(session: WriteSession, user_id: UUID, sessions: Mappin
         change,
         [own_id(user_id, one) for one in sessions],
         list(sessions),
-        *([getattr(one, name) for one in told] for name in HELD),
+        *([getattr(one, name) for one in told] for name in HELD[:-1]),
+        [_multirange(one.active_times) for one in told],
     )
-    await tally(session, user_id, list(_moved(rows)))
+    begun = [(at, by) for row in rows for at, by in ((row.old_start_time, -1), (row.start_time, 1)) if at]
+    await tally(session, user_id, [Happened(at=at, sessions=by) for at, by in begun])
+    moved = [row for row in rows if row.moved]
+    spans = [(row.start_time, row.last_seen_time) for row in moved]
+    spans += [(row.old_start_time, row.old_last_seen_time) for row in moved if row.old_start_time]
+    await tally_time(session, user_id, spans)
     return len(rows)
 
 
-def _moved(rows: Iterable[Any]) -> Iterable[Happened]:
-    for row in rows:
-        if row.old_start_time:
-            yield Happened(at=row.old_start_time, active_duration=-row.old_active_duration, sessions=-1)
-        yield Happened(at=row.start_time, active_duration=row.active_duration, sessions=1)
+def _multirange(spans: Sequence[Span]) -> str:
+    """As PostgreSQL reads it: its driver takes a list of lists for an array of two dimensions."""
+    return "{" + ",".join(f'["{begin.isoformat()}","{end.isoformat()}")' for begin, end in spans) + "}"

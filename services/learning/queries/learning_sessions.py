@@ -105,8 +105,7 @@ async def insert_session(session: WriteSession, opened: LearningSession) -> None
         await session.flush()
     except IntegrityError as error:
         raise Aborted("Another session was opened at the same moment; try again.") from error
-    begun = Happened(at=opened.start_time, active_duration=opened.active_duration, sessions=1)
-    await tally(session, opened.user_id, [begun])
+    await tally(session, opened.user_id, [Happened(at=opened.start_time, sessions=1)])
 
 
 async def list_sessions(

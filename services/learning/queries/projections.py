@@ -1,6 +1,6 @@
 """Statements about what other services told."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +15,14 @@ ATTEMPT = (
     *("id", "quiz_id", "lesson_id", "user_id", "number", "score", "max_score", "percent", "passed", "regraded"),
     *("grade_time", "score_hidden"),
 )
-UPSERT_ATTEMPT = f"""
+UPSERT_ATTEMPTS = f"""
 INSERT INTO learning.graded_attempts AS a (tenant_id, {", ".join(ATTEMPT)})
-VALUES ($1, {", ".join(f"${number}" for number in range(2, 2 + len(ATTEMPT)))})
+SELECT $1, told.* FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::int[], $7::numeric[], $8::numeric[],
+  $9::numeric[], $10::boolean[], $11::boolean[], $12::timestamptz[], $13::boolean[]) AS told
 ON CONFLICT (tenant_id, id) DO UPDATE SET
   {", ".join(f"{name} = excluded.{name}" for name in ATTEMPT[1:])}, updated_at = now()
 WHERE a.grade_time < excluded.grade_time
-RETURNING new.passed AND NOT new.score_hidden AS passed, new.grade_time,
+RETURNING new.user_id, new.passed AND NOT new.score_hidden AS passed, new.grade_time,
           old.passed AND NOT old.score_hidden AS old_passed, old.grade_time AS old_grade_time
 """  # noqa: S608
 
@@ -54,9 +55,9 @@ async def upsert_course(session: WriteSession, values: dict[str, Any]) -> None:
     await _upsert(session, IndexedCourse, values)
 
 
-async def upsert_graded_attempt(session: WriteSession, values: dict[str, Any]) -> Any:
-    """What is kept of the attempt now, with what was as `old_…`; None when what is kept is as new."""
-    return await session.fetchrow(UPSERT_ATTEMPT, *(values[name] for name in ATTEMPT))
+async def upsert_graded_attempts(session: WriteSession, told: Sequence[dict[str, Any]]) -> list[Any]:
+    """What is kept of these attempts now, with what was as `old_…`; without those of which what is kept is as new."""
+    return await session.fetch(UPSERT_ATTEMPTS, *([values[name] for values in told] for name in ATTEMPT))
 
 
 async def delete_lesson(session: WriteSession, lesson_id: UUID) -> None:

@@ -182,23 +182,12 @@ async def refold(session: ReadSession, user_id: UUID, words: Iterable[UUID]) -> 
         return {}
     folded, done = {}, 0
     for word, rows in groupby(await session.fetch(LOG, user_id, wanted), key=lambda row: row.vocabulary_id):
-        folded[word] = fold(map(_review, rows))
+        folded[word] = fold(rows)
         done += folded[word].review_count
         if done > FOLDED_IN_A_TURN:
             done = 0
             await asyncio.sleep(0)
     return folded
-
-
-def _review(row: Any) -> Review:
-    return Review(
-        id=row.id,
-        rating=row.rating,
-        review_time=row.review_time,
-        source=row.source,
-        desired_retention=row.desired_retention,
-        maximum_interval_days=row.maximum_interval_days,
-    )
 
 
 async def get_own_review(session: ReadSession, user_id: UUID, event_id: UUID) -> Any:
