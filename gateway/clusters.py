@@ -1,63 +1,28 @@
-"""Where Envoy sends requests: one cluster per service, the gateway itself for the key set, and the trace collector."""
+"""Where Envoy sends requests: one cluster per service, its own listener for the key set, and the trace collector."""
 
 import ipaddress
 from pathlib import Path
 from typing import Any
 
-from gateway.settings import Addresses, Settings
-from kit.settings import TlsFiles
+from gateway.settings import Address, Addresses, Settings
+from gateway.tls import with_service
 
-TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+KEYS, ADMINISTRATION = "keys", "administration"
 H2_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def clusters(settings: Settings, files: Path) -> list[dict[str, Any]]:
-    """`files` is the absolute folder with what `secrets` returns."""
+    """`files` is the absolute folder with what `tls.secrets` returns."""
     found = [_service(name, addresses) for name, addresses in settings.services.items()]
     if settings.tls is not None:
         for one in found:
-            one["transport_socket"] = _mutual_tls(one["name"], files)
-    found.append(_itself(settings))
+            one["transport_socket"] = with_service(one["name"], files)
+    found += [_keys(), *([_administration(settings.admin)] if settings.metrics else [])]
     if settings.collector:
         found.append({**_cluster("otlp", settings.collector), **_http2()})
     # Unmapped paths need a route that CORS applies to; the transcoder refuses them before they get here.
     found.append({"name": "blackhole", "type": "STATIC", "connect_timeout": "1s"})
     return found
-
-
-def secrets(tls: TlsFiles) -> dict[str, dict[str, Any]]:
-    """Files by name that tell Envoy where certificate and CAs are. It reads those again that come by such a file, but
-    never those that its configuration names itself."""
-    own = {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
-    found = {
-        "certificate": {"tls_certificate": own},
-        "ca": {"validation_context": {"trusted_ca": {"filename": str(tls.ca)}}},
-    }
-    return {
-        f"{name}.yaml": {"resources": [{"@type": f"{TLS}.Secret", "name": name, **secret}]}
-        for name, secret in found.items()
-    }
-
-
-def _mutual_tls(service: str, files: Path) -> dict[str, Any]:
-    """The gateway shows its certificate, and takes no other than the service's own at the other end."""
-
-    def secret(name: str) -> dict[str, Any]:
-        source = {"path_config_source": {"path": str(files / f"{name}.yaml")}, "resource_api_version": "V3"}
-        return {"name": name, "sds_config": source}
-
-    name = {"san_type": "DNS", "matcher": {"exact": service}}
-    context = {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-        "alpn_protocols": ["h2"],
-        "tls_certificate_sds_secret_configs": [secret("certificate")],
-        "combined_validation_context": {
-            "default_validation_context": {"match_typed_subject_alt_names": [name]},
-            "validation_context_sds_secret_config": secret("ca"),
-        },
-    }
-    typed = {"@type": f"{TLS}.UpstreamTlsContext", "sni": service, "common_tls_context": context}
-    return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 
 def _cluster(name: str, addresses: Addresses) -> dict[str, Any]:
@@ -136,6 +101,9 @@ def _health_check(service: str) -> dict[str, Any]:
     return {
         "timeout": "1s",
         "interval": "1s",
+        # Of the first check only. Without, it begins while Envoy still reads the rest of its configuration, and on a
+        # busy machine times out before anybody looks for the answer: who takes over a port would refuse everything.
+        "initial_jitter": "0.05s",
         # The defaults are 60 s, which would hide the first failure from a gateway without traffic.
         "no_traffic_interval": "1s",
         "no_traffic_healthy_interval": "1s",
@@ -145,12 +113,21 @@ def _health_check(service: str) -> dict[str, Any]:
     }
 
 
-def _itself(settings: Settings) -> dict[str, Any]:
-    """The key set comes from an RPC, so it needs the transcoder: Envoy asks its own listener for it."""
-    host, port = settings.listen
-    if _is_ip(host) and (address := ipaddress.ip_address(host)).is_unspecified:
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    return _cluster("self", ((host, port),))
+def _keys() -> dict[str, Any]:
+    """The key set comes from an RPC, so it needs the transcoder: Envoy asks a listener of its own for it, in memory."""
+    return _to(KEYS, {"envoy_internal_address": {"server_listener_name": KEYS}})
+
+
+def _administration(admin: Address | Path) -> dict[str, Any]:
+    if isinstance(admin, Path):
+        return _to(ADMINISTRATION, {"pipe": {"path": str(admin)}})
+    return _to(ADMINISTRATION, {"socket_address": {"address": admin[0], "port_value": admin[1]}})
+
+
+def _to(name: str, address: dict[str, Any]) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    assignment = {"cluster_name": name, "endpoints": endpoints}
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment}
 
 
 def _is_ip(host: str) -> bool:

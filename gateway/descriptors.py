@@ -1,6 +1,6 @@
 """The platform's RPCs as the descriptor set declares them: who may call, HTTP rules, comments, options."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ CLUSTERS = ("identity", "content", "learning", "assessment", "audit")
 READ_PREFIXES = ("Get", "List", "BatchGet", "Search")
 REQUIRES = "storyloom.type.v1.requires"
 HTTP = "google.api.http"
+KEY_SET = "/.well-known/jwks.json"
 HTTP_BODY = "google.api.HttpBody"
 
 
@@ -149,11 +150,33 @@ class Api:
 
     def slim(self) -> bytes:
         """The descriptor set without comments: a third of the memory in Envoy, which keeps one per transcoder."""
-        slim = descriptor_pb2.FileDescriptorSet()
-        slim.CopyFrom(self._plain)
-        for file in slim.file:
-            file.ClearField("source_code_info")
-        return slim.SerializeToString(deterministic=True)
+        return _without_comments(self._plain.file)
+
+    @property
+    def keys(self) -> Rpc:
+        """The RPC that publishes the keys of access tokens."""
+        (found,) = (rpc for rpc in self.exposed for rule in rpc.rules if rule.path == KEY_SET)
+        return found
+
+    def only(self, rpc: Rpc) -> bytes:
+        """A descriptor set for one RPC without fields in its request: of no more files than it needs."""
+        name, answer = rpc.request.file.name, rpc.response.file.name
+        if rpc.request.fields or answer == name:
+            raise ValueError(f"{rpc.path} needs more than its own files")
+        files = {file.name: file for file in self._plain.file}
+        needed, wanted = {name}, [answer, "google/api/annotations.proto"]
+        own = descriptor_pb2.FileDescriptorProto(name=name, package=files[name].package, dependency=wanted)
+        own.syntax = "proto3"
+        own.message_type.add(name=rpc.request.name)
+        (service,) = (one for one in files[name].service if rpc.service == f"{own.package}.{one.name}")
+        own.service.add(name=service.name).method.extend(one for one in service.method if one.name == rpc.name)
+        while wanted:
+            found = wanted.pop()
+            needed.add(found)
+            wanted += files[found].dependency
+        # In the order of the whole, in which no file stands before one that it needs.
+        kept = [own if file.name == name else file for file in self._plain.file if file.name in needed]
+        return _without_comments(kept)
 
     def _service(self, name: str) -> GrpcService:
         descriptor = self.pool.FindServiceByName(name)
@@ -175,6 +198,13 @@ class Api:
             client_streaming=method.client_streaming,
             server_streaming=method.server_streaming,
         )
+
+
+def _without_comments(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> bytes:
+    slim = descriptor_pb2.FileDescriptorSet(file=files)
+    for file in slim.file:
+        file.ClearField("source_code_info")
+    return slim.SerializeToString(deterministic=True)
 
 
 def is_map(field: FieldDescriptor) -> bool:

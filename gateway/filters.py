@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from gateway.clusters import KEYS
 from gateway.descriptors import Api
 from gateway.settings import Settings
 
@@ -34,8 +35,18 @@ def http_filters(api: Api, settings: Settings, transcoder: dict[str, Any]) -> li
         _filter("jwt_authn", "jwt_authn.v3.JwtAuthentication", providers=_providers(settings), rules=_rules(api)),
         _rate_limit(api, settings),
         _stats(),
-        _filter("router", "router.v3.Router"),
+        router(),
     ]
+
+
+def key_filters(api: Api, descriptors: Path) -> list[dict[str, Any]]:
+    """Of the listener that answers the gateway's own question for keys: nothing reaches it but that."""
+    keys = {**transcoder(api, descriptors), "services": [api.keys.service]}
+    return [{"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": keys}, router()]
+
+
+def router() -> dict[str, Any]:
+    return _filter("router", "router.v3.Router")
 
 
 def transcoder(api: Api, descriptors: Path) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def _providers(settings: Settings) -> dict[str, Any]:
             ],
             "jwt_cache_config": {"jwt_cache_size": 1000},
             "remote_jwks": {
-                "http_uri": {"uri": "http://self/.well-known/jwks.json", "cluster": "self", "timeout": "2s"},
+                "http_uri": {"uri": "http://keys/.well-known/jwks.json", "cluster": KEYS, "timeout": "2s"},
                 "cache_duration": "60s",
                 # Fetching ahead keeps the old keys in use while identity is down.
                 "async_fetch": {"fast_listener": True, "failed_refetch_duration": "1s"},
@@ -112,7 +123,7 @@ def _rate_limit(api: Api, settings: Settings) -> dict[str, Any]:
             {"entries": [{"key": "tenant"}], "token_bucket": _bucket(settings.per_tenant, "1s")},
             {"entries": [{"key": "tenant"}, {"key": "user"}], "token_bucket": _bucket(settings.per_user, "1s")},
             {
-                "entries": [{"key": "sign_in", "value": "yes"}, {"key": "remote_address"}],
+                "entries": [{"key": "sign_in", "value": "yes"}, {"key": "masked_remote_address"}],
                 "token_bucket": _bucket(settings.sign_ins_per_address, "10s"),
             },
         ],
@@ -131,7 +142,9 @@ def _by_address(api: Api) -> list[dict[str, Any]]:
         }
         for path in sign_ins
     ]
-    return [{"actions": [{"header_value_match": matcher}, {"remote_address": {}}]} for matcher in matchers]
+    # One client easily has all addresses of a /64 of IPv6: they count as one, as for identity's own throttling.
+    address = {"masked_remote_address": {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}}
+    return [{"actions": [{"header_value_match": matcher}, address]} for matcher in matchers]
 
 
 def _claim(key: str, claim: str) -> dict[str, Any]:

@@ -35,6 +35,9 @@ REPLIES = (
     Reply(504, 4, "DEADLINE_TOO_SHORT", "The deadline passed before the service answered."),
 )
 
+# Where gRPC has a word of its own.
+GRPC = {404: 12}
+
 # REST = the transcoder has rewritten the request, or its content type is not gRPC's. The content type alone does not
 # tell: after the transcoder it is application/grpc. A client's own copy of the first header is stripped at the edge.
 REST: dict[str, Any] = {
@@ -65,13 +68,16 @@ def local_reply_config() -> dict[str, Any]:
         "mappers": [
             # A key set that cannot be fetched is our fault, not a bad token.
             _mapper(_both(key_set_missing, REST), Reply(503, 14, "DEPENDENCY_UNAVAILABLE", UNAVAILABLE), restate=True),
-            {"filter": key_set_missing, "status_code": 503, "body": {"inline_string": UNAVAILABLE}},
+            {"filter": key_set_missing, "status_code": 503, **_grpc(14, UNAVAILABLE)},
             _mapper(_both(no_token, REST), Reply(401, 16, "MISSING_TOKEN", SIGN_IN_FIRST)),
             _mapper(_both(wrong_audience, REST), Reply(401, 16, "INVALID_TOKEN"), restate=True),
-            {"filter": wrong_audience, "status_code": 401},
+            {"filter": wrong_audience, "status_code": 401, **_grpc(16)},
             *(_mapper(_both(_status(reply.status), REST), reply) for reply in REPLIES),
             # gRPC clients get the body as the status message: addresses and socket errors are not for them either.
-            *({"filter": _status(status), "body": {"inline_string": UNAVAILABLE}} for status in (502, 503)),
+            *(
+                {"filter": _status(reply.status), **_grpc(GRPC.get(reply.status, reply.code), reply.message)}
+                for reply in REPLIES
+            ),
         ]
     }
 
@@ -84,6 +90,12 @@ def _mapper(condition: dict[str, Any], reply: Reply, *, restate: bool = False) -
         **({"status_code": reply.status} if restate else {}),
         "body_format_override": {"content_type": "application/json", "json_format": status},
     }
+
+
+def _grpc(code: int, message: str = "") -> dict[str, Any]:
+    """What a gRPC client is told. Left to itself, Envoy would make UNKNOWN of 413, and INTERNAL of 400."""
+    header = {"header": {"key": "grpc-status", "value": str(code)}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {"headers_to_add": [header], **({"body": {"inline_string": message}} if message else {})}
 
 
 def _status(status: int) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def virtual_host(api: Api, settings: Settings, transcoder: dict[str, Any], files
         **({"request_headers_to_add": [_proof(settings)]} if settings.secret else {}),
         "response_headers_to_add": [
             _header("x-content-type-options", "nosniff"),
+            # Only what is encrypted may say so: browsers then never come in plaintext again.
+            *([_header("strict-transport-security", "max-age=31536000")] if settings.public_tls else []),
             # What a user quotes when something went wrong; the trace has every hop under it.
             _header("x-trace-id", "%TRACE_ID%"),
         ],

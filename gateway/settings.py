@@ -13,10 +13,21 @@ Addresses = tuple[Address, ...]
 FIRST_PORT = 7101
 
 
+@dataclass(frozen=True, slots=True)
+class PublicTls:
+    """The PEM files that clients are shown: the certificate with its chain, and its key."""
+
+    certificate: Path
+    key: Path
+
+
 @dataclass(frozen=True)
 class Settings:
     listen: Address
+    public_tls: PublicTls | None
+    trusted_proxies: int
     admin: Address | Path
+    metrics: Address | None
     services: Mapping[str, Addresses]
     collector: Addresses
     trace_percent: float
@@ -33,10 +44,14 @@ class Settings:
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
         """Every variable has a working default; a value that cannot be meant raises ValueError naming the variable."""
-        tls = _tls(environment)
+        tls, public = _tls(environment), _public_tls(environment)
+        proxies = _count(environment, "TRUSTED_PROXIES", "0", 0)
         return cls(
-            listen=_address(environment, "GATEWAY_ADDRESS", "127.0.0.1:8080"),
-            admin=_socket_or_address(environment, "GATEWAY_ADMIN_ADDRESS", "127.0.0.1:9901"),
+            listen=_listen(environment, encrypted=bool(public or proxies)),
+            public_tls=public,
+            trusted_proxies=proxies,
+            admin=_admin(environment, "GATEWAY_ADMIN_ADDRESS", "127.0.0.1:9901"),
+            metrics=_metrics(environment.get("GATEWAY_METRICS_ADDRESS", "")),
             services={
                 name: _addresses(environment, f"{name.upper()}_ADDRESS", f"127.0.0.1:{FIRST_PORT + nth}", tls)
                 for nth, name in enumerate(CLUSTERS)
@@ -46,9 +61,9 @@ class Settings:
             issuer=environment.get("TOKEN_ISSUER", "https://storyloom.example"),
             audience=environment.get("TOKEN_AUDIENCE", "storyloom"),
             cors_origins=tuple(filter(None, environment.get("CORS_ORIGINS", "http://localhost:[0-9]+").split(","))),
-            per_tenant=_limit(environment, "RATE_LIMIT_PER_TENANT", "2000"),
-            per_user=_limit(environment, "RATE_LIMIT_PER_USER", "500"),
-            sign_ins_per_address=_limit(environment, "SIGN_IN_LIMIT_PER_ADDRESS", "100"),
+            per_tenant=_count(environment, "RATE_LIMIT_PER_TENANT", "2000", 1),
+            per_user=_count(environment, "RATE_LIMIT_PER_USER", "500", 1),
+            sign_ins_per_address=_count(environment, "SIGN_IN_LIMIT_PER_ADDRESS", "100", 1),
             access_log=environment.get("ACCESS_LOG", "/dev/stdout"),
             tls=tls,
             secret=environment.get("GATEWAY_SECRET", ""),
@@ -71,14 +86,40 @@ def _addresses(environment: Mapping[str, str], name: str, default: str, tls: Tls
     return found
 
 
-def _address(environment: Mapping[str, str], name: str, default: str) -> Address:
-    return _split(name, environment.get(name, default))
+def _public_tls(environment: Mapping[str, str]) -> PublicTls | None:
+    certificate, key = environment.get("GATEWAY_TLS_CERTIFICATE", ""), environment.get("GATEWAY_TLS_KEY", "")
+    if bool(certificate) is not bool(key):
+        missing = "GATEWAY_TLS_KEY" if certificate else "GATEWAY_TLS_CERTIFICATE"
+        raise ValueError(f"{missing} is not set: GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY are set together or not")
+    return PublicTls(Path(certificate).absolute(), Path(key).absolute()) if certificate else None
 
 
-def _socket_or_address(environment: Mapping[str, str], name: str, default: str) -> Address | Path:
+def _listen(environment: Mapping[str, str], *, encrypted: bool) -> Address:
+    """Refuses plaintext from other machines: passwords and tokens come here."""
+    text = environment.get("GATEWAY_ADDRESS", "127.0.0.1:8080")
+    found = _split("GATEWAY_ADDRESS", text)
+    if not encrypted and not is_loopback(text):
+        raise ValueError(
+            f"GATEWAY_ADDRESS is {text}: beyond this machine plaintext is refused, so set GATEWAY_TLS_CERTIFICATE and "
+            "GATEWAY_TLS_KEY, or TRUSTED_PROXIES to the number of proxies before it, which end TLS"
+        )
+    return found
+
+
+def _metrics(address: str) -> Address | None:
+    return _split("GATEWAY_METRICS_ADDRESS", address) if address else None
+
+
+def _admin(environment: Mapping[str, str], name: str, default: str) -> Address | Path:
+    """Whoever reaches it may change the limits and stop the gateway: so nobody from another machine."""
     text = environment.get(name, default)
     if not text.startswith("unix:"):
-        return _split(name, text)
+        found = _split(name, text)
+        if not is_loopback(text):
+            raise ValueError(
+                f"{name} is {text}: administration is for this machine alone; GATEWAY_METRICS_ADDRESS is for Prometheus"
+            )
+        return found
     path = Path(text.removeprefix("unix:"))
     if not path.is_absolute():
         raise ValueError(f"{name}: {text!r} is not unix: and an absolute path")
@@ -112,8 +153,8 @@ def _percent(environment: Mapping[str, str], name: str, default: str) -> float:
     return percent
 
 
-def _limit(environment: Mapping[str, str], name: str, default: str) -> int:
+def _count(environment: Mapping[str, str], name: str, default: str, least: int) -> int:
     text = environment.get(name, default)
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{name}: {text!r} is not a positive whole number")
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise ValueError(f"{name}: {text!r} is not a whole number of {least} or more")
     return int(text)

@@ -23,9 +23,14 @@ def api(descriptor_set: bytes) -> Api:
 
 
 @pytest.fixture(scope="session")
-def configuration(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    made = write(api, Settings.read({}), tmp_path_factory.mktemp("gateway"))
-    loaded: dict[str, Any] = yaml.safe_load(Path(made).read_text())
+def written(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that is written."""
+    return write(api, Settings.read({}), tmp_path_factory.mktemp("gateway")).parent
+
+
+@pytest.fixture(scope="session")
+def configuration(written: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load((written / "envoy.yaml").read_text(), Loader=yaml.CSafeLoader)
     return loaded
 
 

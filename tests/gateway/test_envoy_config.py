@@ -94,6 +94,8 @@ class TestRealBinary:
                 "TRACE_SAMPLE_PERCENT": "0.5",
                 "ACCESS_LOG": "",
                 "GATEWAY_ADDRESS": "0.0.0.0:8080",
+                "GATEWAY_METRICS_ADDRESS": "0.0.0.0:9902",
+                "TRUSTED_PROXIES": "1",
                 "CORS_ORIGINS": r"https://app\.example,http://localhost:[0-9]+",
             }
         )
@@ -274,7 +276,11 @@ class TestSettings:
         ("name", "value"),
         [
             ("GATEWAY_ADDRESS", "8080"),
+            ("GATEWAY_ADDRESS", "0.0.0.0:8080"),
             ("GATEWAY_ADMIN_ADDRESS", "unix:admin.sock"),
+            ("GATEWAY_ADMIN_ADDRESS", "10.0.0.7:9901"),
+            ("GATEWAY_METRICS_ADDRESS", "9902"),
+            ("TRUSTED_PROXIES", "-1"),
             ("CONTENT_ADDRESS", "127.0.0.1:7102,"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
             ("TRACE_SAMPLE_PERCENT", "200"),

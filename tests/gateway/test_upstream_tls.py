@@ -69,7 +69,7 @@ class TestTls:
             assert [one["name"] for one in common["tls_certificate_sds_secret_configs"]] == ["certificate"]
 
     def test_is_not_spoken_with_itself(self, made: Path) -> None:
-        assert "transport_socket" not in clusters(made)["self"]
+        assert "transport_socket" not in clusters(made)["keys"]
 
     def test_finds_its_files_through_the_links_that_a_renewal_changes(
         self, certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
