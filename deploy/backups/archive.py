@@ -1,10 +1,13 @@
 """The folder of backups: what each consists of, whether it is whole, and which may go."""
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +18,7 @@ from deploy.local.errors import RunError
 MANIFEST = "manifest.json"
 FORMAT = 1
 PARTIAL = ".partial"
+NAMED = re.compile(r"\d{8}T\d{6}Z")
 PIECE = 1 << 20
 
 
@@ -30,7 +34,8 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Backup:
     """What a backup says of itself. It shows the database as it was at `snapshot_time`; `revisions` are the migrations
-    that each schema had, `rows` how many rows each table had about then."""
+    that each schema had, `rows` how many rows each table had about then. `wal` is the segment with which a base backup
+    goes on."""
 
     name: str
     snapshot_time: datetime
@@ -40,6 +45,7 @@ class Backup:
     revisions: dict[str, str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    wal: str = ""
 
     def part(self, stem: str) -> Part:
         """The part whose name begins with the stem; `RunError` when there is none."""
@@ -55,25 +61,41 @@ class Archive:
 
     directory: Path
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else writes a backup here meanwhile, so what is half written was interrupted: it is removed."""
+        self._make()
+        with (self.directory / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"Another backup is being made in {self.directory}: wait for it.") from None
+            for left in self.directory.glob(f"*{PARTIAL}"):
+                shutil.rmtree(left)
+            yield
+
     def begin(self, at: datetime) -> Path:
         """A new folder to write a backup into; it counts as one when `keep` has given it its name."""
         folder = self.directory / f"{at:%Y%m%dT%H%M%SZ}{PARTIAL}"
+        self._make()
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700)
         except FileExistsError:
             raise RunError(f"Another backup is being made in {folder}: wait for it, or remove that folder.") from None
+        return folder
+
+    def _make(self) -> None:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(self.directory, os.W_OK):
+                raise PermissionError(13, "Permission denied")
         except OSError as error:
             raise RunError(f"{self.directory} can't hold backups ({error.strerror}): set BACKUP_DIRECTORY.") from None
-        return folder
 
     def keep(self, folder: Path, backup: Backup) -> Path:
         """Writes the manifest, which makes the folder a backup, and names it."""
         text = json.dumps({"format": FORMAT, **asdict(backup)}, default=_time, indent=1)
-        with (folder / MANIFEST).open("x") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
+        written(folder / MANIFEST, text.encode())
         final = folder.with_name(backup.name)
         folder.rename(final)
         _sync(self.directory)
@@ -83,6 +105,22 @@ class Archive:
         """The backups, oldest first; what is not one, or has an unreadable manifest, is left out."""
         folders = sorted(self.directory.glob("*")) if self.directory.is_dir() else []
         return [found for folder in folders if (found := _read(folder)) is not None]
+
+    def unreadable(self) -> list[str]:
+        """Folders that are named like a backup, and have no manifest that can be read."""
+        folders = sorted(self.directory.glob("*")) if self.directory.is_dir() else []
+        return [one.name for one in folders if NAMED.fullmatch(one.name) and _read(one) is None]
+
+    def newest_whole(self) -> tuple[Backup, list[str]]:
+        """The newest backup with nothing wrong with it, and what is wrong with those that are newer."""
+        damaged: list[str] = []
+        for one in reversed(self.all()):
+            wrong = self.faults(one)
+            if not wrong:
+                lost = [f"{name} has no manifest that can be read" for name in self.unreadable() if name > one.name]
+                return one, lost + damaged
+            damaged.append(f"{one.name} is damaged: {'; '.join(wrong)}")
+        raise RunError(f"There is no whole backup in {self.directory}: {'; '.join(damaged) or 'there is none at all'}.")
 
     def find(self, name: str) -> Backup:
         """The backup of this name, the newest for `latest`."""
@@ -135,7 +173,24 @@ class Counting:
         self._out.flush()
         os.fsync(self._out.fileno())
         self._out.close()
+        _sync(self._path.parent)
         return Part(self._path.name, self._octets, self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Lets go of a file that nobody will want, on a disk that may be full."""
+        with suppress(OSError):
+            self._out.close()
+
+
+def written(path: Path, data: bytes) -> None:
+    """Writes a file that is either there as a whole or not at all, whatever happens meanwhile."""
+    scratch = path.with_name(path.name + ".new")
+    with scratch.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    scratch.rename(path)
+    _sync(path.parent)
 
 
 def _read(folder: Path) -> Backup | None:

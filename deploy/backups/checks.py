@@ -6,7 +6,6 @@ from uuid import UUID
 
 import asyncpg
 
-from deploy.backups.archive import Backup
 from kit import migrations as kit_migrations
 from kit.catalog import lint
 from kit.settings import SERVICES
@@ -28,14 +27,14 @@ WHERE a.tenant_id = $1 AND l.hash <> sha256('\\x00'::bytea || a.leaf)
 SIGNED = "SELECT tree_size, root_hash FROM audit.checkpoints WHERE tenant_id = $1"
 
 
-async def migrations(backup: Backup, superuser_url: str, urls: Mapping[str, str]) -> Result:
-    """That each schema has the migrations that the backup names, and takes those that came since."""
+async def migrations(wanted: Mapping[str, str] | None, superuser_url: str, urls: Mapping[str, str]) -> Result:
+    """That each schema has the wanted migrations, and takes those that came since."""
     database = await asyncpg.connect(superuser_url)
     try:
         found = {one: await database.fetchval(f"SELECT version_num FROM {one}.alembic_version") for one in SERVICES}  # noqa: S608
     finally:
         await database.close()
-    wanted = backup.revisions
+    wanted = found if wanted is None else wanted
     wrong = [f"{one}: {found[one]}, not {wanted.get(one)}" for one in SERVICES if found[one] != wanted.get(one)]
     for service in SERVICES:
         await asyncio.to_thread(kit_migrations.upgrade, service, urls[kit_migrations.OWNER])

@@ -1,8 +1,10 @@
 """Makes a backup: one consistent dump of all schemas, the roles, and the files that were uploaded."""
 
 import asyncio
+import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from deploy.backups.archive import Archive, Backup, Counting, Part
 from deploy.backups.programs import Progress, Tell, connection, program, running, silently
 from deploy.backups.sealing import SUFFIX, seal
 from deploy.backups.settings import BackupSettings
+from deploy.local.errors import RunError
 from kit.settings import SERVICES
 
 # What a level more of compression saves is not worth the time: 6 is the middle of zlib's range.
@@ -33,10 +36,9 @@ def create(settings: BackupSettings, url: str) -> Path:
     """
     archive = Archive(settings.directory)
     started = datetime.now(UTC)
-    folder = archive.begin(started)
-    try:
+    with archive.alone(), begun(archive, started) as folder:
         found = asyncio.run(_look(url))
-        parts = list(_parts(folder, settings, url, len(found["rows"])))
+        parts = [*_parts(folder, settings, url, len(found["rows"])), *files(folder, settings)]
         backup = Backup(
             name=folder.name.partition(".")[0],
             snapshot_time=started,
@@ -46,29 +48,51 @@ def create(settings: BackupSettings, url: str) -> Path:
             **found,
         )
         return archive.keep(folder, backup)
-    except BaseException:
+
+
+@contextmanager
+def begun(archive: Archive, at: datetime) -> Iterator[Path]:
+    """A folder to write a backup into, which is gone when that fails; a full disk is told as such."""
+    folder = archive.begin(at)
+    try:
+        yield folder
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunError(f"The backup does not fit into {archive.directory}: {error.strerror}.") from None
         raise
+
+
+def taken(
+    folder: Path, name: str, settings: BackupSettings, arguments: Sequence[str], environment: dict[str, str], tell: Tell
+) -> Part:
+    """What a program puts out, as a part of the backup: encrypted if the settings say so."""
+    out = Counting(folder / (name + (SUFFIX if settings.recipient else "")))
+    try:
+        with running(arguments, environment, tell) as data:
+            seal(data, out, settings.recipient)
+        return out.close()
+    except BaseException:
+        out.abandon()
+        raise
+
+
+def files(folder: Path, settings: BackupSettings) -> Iterator[Part]:
+    """The uploaded files. After the database: a file is never changed once it is written, so all that are named there
+    are here."""
+    if settings.storage is not None and settings.storage.is_dir():
+        yield taken(folder, STORAGE, settings, ["tar", "-C", str(settings.storage), "-cf", "-", "."], {}, silently)
 
 
 def _parts(folder: Path, settings: BackupSettings, url: str, tables: int) -> Iterator[Part]:
     place, environment = connection(url)
     progress = Progress("Dumping", tables, "dumping contents of table")
-
-    def take(name: str, tell: Tell, *arguments: str) -> Part:
-        out = Counting(folder / (name + (SUFFIX if settings.recipient else "")))
-        with running(arguments, environment, tell) as data:
-            seal(data, out, settings.recipient)
-        return out.close()
-
-    how = ("--format=custom", f"--compress={COMPRESSION}", "--verbose")
-    yield take(DATABASE, progress, program("pg_dump"), *how, f"--dbname={place}")
+    dump = [program("pg_dump"), "--format=custom", f"--compress={COMPRESSION}", "--verbose", f"--dbname={place}"]
+    yield taken(folder, DATABASE, settings, dump, environment, progress)
     progress.end()
     # Passwords are secrets of their own: whoever restores sets them anew.
-    yield take(ROLES, silently, program("pg_dumpall"), "--roles-only", "--no-role-passwords", f"--dbname={place}")
-    if settings.storage is not None and settings.storage.is_dir():
-        # After the dump: a file is never changed once it is written, so those that the dump names are all there.
-        yield take(STORAGE, silently, "tar", "-C", str(settings.storage), "-cf", "-", ".")
+    roles = [program("pg_dumpall"), "--roles-only", "--no-role-passwords", f"--dbname={place}"]
+    yield taken(folder, ROLES, settings, roles, environment, silently)
 
 
 async def _look(url: str) -> dict[str, Any]:

@@ -105,6 +105,11 @@ class Progress:
             self._done += 1
             self._show()
 
+    def at(self, percent: int) -> None:
+        """For programs that say themselves how far they are."""
+        self._done, self._total = percent, 100
+        self._show()
+
     def _show(self) -> None:
         percent = min(100, 100 * self._done // self._total)
         if percent == self._shown:

@@ -1,5 +1,8 @@
 """Brings a backup back: into a server that has no database of Storyloom, or beside the one that it has."""
 
+import asyncio
+import io
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,7 +13,7 @@ from typing import IO
 import asyncpg
 
 from deploy.backups.archive import PIECE, Archive, Backup
-from deploy.backups.dumping import DATABASE, STORAGE
+from deploy.backups.dumping import DATABASE, ROLES, STORAGE
 from deploy.backups.programs import Progress, connection, program, running, silently
 from deploy.backups.sealing import SUFFIX, open_sealed
 from deploy.backups.settings import BackupSettings
@@ -19,6 +22,10 @@ from kit.migrations import DATABASE_NAME, in_database, make_roles, prepare_schem
 
 # Connections that are no obstacle: PostgreSQL's own.
 IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'"
+# A line of pg_dumpall's: of a role, or of a membership, without the administrator who gave it.
+NAME = r'("(?:[^"]|"")+"|\w+)'
+MEMBERSHIP = rf"(?P<grant>GRANT {NAME} TO (?P<member>{NAME})(?: WITH [^;]*?)?)(?: GRANTED BY|;)"
+ROLE = re.compile(rf"(?:CREATE|ALTER) ROLE (?P<role>{NAME})|{MEMBERSHIP}")
 EXISTS = "SELECT count(*) FROM pg_database WHERE datname = $1"
 
 
@@ -36,13 +43,18 @@ async def restore(
     try:
         if await admin.fetchval(IN_USE, DATABASE_NAME):
             raise RunError("The database is in use: stop the services first.")
+        await make_missing_roles(admin, _roles(archive, backup, settings))
         await make_roles(admin, dict(passwords))
         scratch = f"{DATABASE_NAME}_restored"
         await admin.execute(f"DROP DATABASE IF EXISTS {scratch}")
         await admin.execute(f"CREATE DATABASE {scratch} TEMPLATE template0 OWNER storyloom_owner")
-        _load(archive, backup, settings, in_database(admin_url, scratch))
-        await _prepare(in_database(admin_url, scratch))
-        return await _take_its_place(admin, scratch)
+        try:
+            await asyncio.to_thread(_load, archive, backup, settings, in_database(admin_url, scratch))
+            await _prepare(in_database(admin_url, scratch))
+            return await _take_its_place(admin, scratch)
+        except (RunError, OSError):
+            await admin.execute(f"DROP DATABASE IF EXISTS {scratch}")
+            raise
     finally:
         await admin.close()
 
@@ -56,9 +68,26 @@ def restore_files(archive: Archive, backup: Backup, settings: BackupSettings) ->
         settings.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
         arguments = ["tar", "-C", str(settings.storage), "--skip-old-files", "--no-same-owner", "-xf", "-"]
         with archive.path(backup, part).open("rb") as data, running(arguments, {}, silently, feeds=True) as tar:
-            _copy(data, tar, part.name, settings)
+            copy_opened(data, tar, part.name, settings)
         return settings.storage
     return None
+
+
+async def make_missing_roles(admin: asyncpg.Connection, script: str) -> None:
+    """Makes the roles that a backup names and the server lacks: rights that the dump gives them need them. Those that
+    are there stay as they are now. None of those made can sign in: passwords are in no backup."""
+    there = {row[0] for row in await admin.fetch("SELECT quote_ident(rolname) FROM pg_roles")}
+    for line in script.splitlines():
+        found = ROLE.match(line)
+        if found and (found["role"] or found["member"]) not in there:
+            await admin.execute(found["grant"] or line)
+
+
+def _roles(archive: Archive, backup: Backup, settings: BackupSettings) -> str:
+    part, opened = backup.part(ROLES), io.BytesIO()
+    with archive.path(backup, part).open("rb") as data:
+        copy_opened(data, opened, part.name, settings)
+    return opened.getvalue().decode()
 
 
 def _load(archive: Archive, backup: Backup, settings: BackupSettings, url: str) -> None:
@@ -70,11 +99,12 @@ def _load(archive: Archive, backup: Backup, settings: BackupSettings, url: str) 
         archive.path(backup, part).open("rb") as data,
         running(arguments, environment, progress, feeds=True) as database,
     ):
-        _copy(data, database, part.name, settings)
+        copy_opened(data, database, part.name, settings)
     progress.end()
 
 
-def _copy(data: IO[bytes], out: IO[bytes], name: str, settings: BackupSettings) -> None:
+def copy_opened(data: IO[bytes], out: IO[bytes], name: str, settings: BackupSettings) -> None:
+    """What was put in, decrypted if its name says that it is encrypted."""
     if name.endswith(SUFFIX):
         open_sealed(data, out, settings.identity)
     else:
@@ -93,8 +123,10 @@ async def _prepare(url: str) -> None:
 
 async def _take_its_place(admin: asyncpg.Connection, scratch: str) -> str:
     kept = ""
-    if await admin.fetchval(EXISTS, DATABASE_NAME):
-        kept = f"{DATABASE_NAME}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-        await admin.execute(f"ALTER DATABASE {DATABASE_NAME} RENAME TO {kept}")
-    await admin.execute(f"ALTER DATABASE {scratch} RENAME TO {DATABASE_NAME}")
+    # At no moment is there none of that name, whatever happens here.
+    async with admin.transaction():
+        if await admin.fetchval(EXISTS, DATABASE_NAME):
+            kept = f"{DATABASE_NAME}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+            await admin.execute(f"ALTER DATABASE {DATABASE_NAME} RENAME TO {kept}")
+        await admin.execute(f"ALTER DATABASE {scratch} RENAME TO {DATABASE_NAME}")
     return kept

@@ -21,7 +21,7 @@ def seal(reader: IO[bytes], writer: Any, recipient: str) -> None:
     try:
         to = pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError:
-        raise RunError("BACKUP_RECIPIENT is not an age recipient: one begins with `age1`.") from None
+        raise RunError(f"{recipient} is not an age recipient: one begins with `age1`.") from None
     pyrage.encrypt_io(reader, writer, [to])
 
 

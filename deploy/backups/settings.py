@@ -12,13 +12,16 @@ from deploy.local.settings import Settings
 @dataclass(frozen=True, slots=True)
 class BackupSettings:
     """`recipient` is an age recipient, empty for backups that are not encrypted; `identity` the file that opens them.
-    `storage` is the folder of uploaded files, None where they are elsewhere."""
+    `storage` is the folder of uploaded files, None where they are elsewhere. `spool` is where segments of the
+    write-ahead log wait, as the server has them; the archive is behind it by `wal_seconds` at most."""
 
     directory: Path
     keep: timedelta
     recipient: str
     identity: Path | None
     storage: Path | None
+    spool: Path = Path("wal")
+    wal_seconds: float = 10.0
 
 
 def read_backup_settings(environ: Mapping[str, str], settings: Settings) -> BackupSettings:
@@ -26,6 +29,9 @@ def read_backup_settings(environ: Mapping[str, str], settings: Settings) -> Back
     days = environ.get("BACKUP_KEEP_DAYS") or "7"
     if not days.isdecimal() or not 1 <= int(days) <= 3650:
         raise RunError(f"BACKUP_KEEP_DAYS={days} is not a number of days from 1 to 3650.")
+    seconds = environ.get("BACKUP_WAL_SECONDS") or "10"
+    if not seconds.isdecimal() or not 1 <= int(seconds) <= 3600:
+        raise RunError(f"BACKUP_WAL_SECONDS={seconds} is not a number of seconds from 1 to 3600.")
     identity = environ.get("BACKUP_IDENTITY")
     elsewhere = environ.get("STORAGE_BUCKET")
     folder = Path(environ.get("STORAGE_DIRECTORY") or settings.directory / "storage")
@@ -35,4 +41,6 @@ def read_backup_settings(environ: Mapping[str, str], settings: Settings) -> Back
         recipient=environ.get("BACKUP_RECIPIENT") or "",
         identity=Path(identity) if identity else None,
         storage=None if elsewhere else folder,
+        spool=settings.root / (environ.get("BACKUP_SPOOL_DIRECTORY") or settings.directory / "wal"),
+        wal_seconds=float(seconds),
     )

@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import errno
+import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
@@ -15,9 +17,9 @@ import pytest
 
 from deploy.backups.archive import Archive, Backup, Counting
 from deploy.backups.drill import drill
-from deploy.backups.dumping import create
+from deploy.backups.dumping import begun, create
 from deploy.backups.forgetting import forget_again, forgotten_since
-from deploy.backups.restoring import restore, restore_files
+from deploy.backups.restoring import make_missing_roles, restore, restore_files
 from deploy.backups.server import scratch_server
 from deploy.backups.settings import BackupSettings, read_backup_settings
 from deploy.local.errors import RunError
@@ -159,6 +161,29 @@ class TestRestore:
         }
 
 
+    async def test_makes_roles_that_operators_have_given_rights_to(self, empty: Cluster) -> None:
+        script = """
+CREATE ROLE analyst;
+ALTER ROLE analyst WITH NOSUPERUSER INHERIT NOCREATEROLE NOCREATEDB LOGIN NOREPLICATION NOBYPASSRLS;
+ALTER ROLE analyst SET statement_timeout TO '5s';
+CREATE ROLE "Odd ""big"" name";
+ALTER ROLE "Odd ""big"" name" WITH NOSUPERUSER INHERIT NOCREATEROLE NOCREATEDB NOLOGIN NOREPLICATION NOBYPASSRLS;
+CREATE ROLE postgres;
+ALTER ROLE postgres WITH NOSUPERUSER;
+GRANT "Odd ""big"" name" TO analyst WITH INHERIT TRUE GRANTED BY somebody;
+GRANT analyst TO postgres GRANTED BY somebody;
+"""
+        admin = await asyncpg.connect(empty.admin_url)
+        await make_missing_roles(admin, script)
+        found = {row["rolname"]: row for row in await admin.fetch("SELECT * FROM pg_roles")}
+        members = await admin.fetch("SELECT FROM pg_auth_members WHERE roleid = 'analyst'::regrole")
+        await admin.close()
+        assert found["postgres"]["rolsuper"]
+        assert found["analyst"]["rolconfig"] == ["statement_timeout=5s"]
+        assert 'Odd "big" name' in found
+        assert members == []
+
+
 class TestEncryption:
     async def test_shows_nothing_and_opens_with_the_identity_alone(
         self, school: School, cluster: Cluster, backups: BackupSettings, empty: Cluster, place: Path
@@ -284,7 +309,40 @@ class TestArchive:
     def test_leaves_nothing_behind_when_a_dump_fails(self, backups: BackupSettings, place: Path) -> None:
         with pytest.raises((RunError, OSError)):
             create(backups, f"postgresql://nobody@/storyloom?host={place}")
-        assert list(backups.directory.iterdir()) == []
+        assert [one.name for one in backups.directory.iterdir()] == ["lock"]
+
+    def test_clears_what_a_killed_one_left_and_lets_only_one_be_made_at_a_time(self, place: Path) -> None:
+        archive = Archive(place / "backups")
+        left = archive.begin(datetime.now(UTC) - timedelta(hours=1))
+        (left / "database.dump").write_bytes(b"half")
+        with archive.alone():
+            assert not left.exists()
+            with pytest.raises(RunError, match="Another backup is being made"), archive.alone():
+                pass
+
+    def test_takes_the_newest_whole_one_and_says_what_is_wrong_with_newer_ones(self, place: Path) -> None:
+        archive = Archive(place)
+        whole, damaged, lost = (self.kept(archive, days) for days in (3, 2, 1))
+        (place / damaged.name / "database.dump").write_bytes(b"rubbish")
+        (place / lost.name / "manifest.json").write_text("{")
+        assert archive.unreadable() == [lost.name]
+        found, wrong = archive.newest_whole()
+        assert found == whole
+        assert [one.split(" ")[0] for one in wrong] == [lost.name, damaged.name]
+        (place / whole.name / "database.dump").unlink()
+        with pytest.raises(RunError, match="There is no whole backup"):
+            archive.newest_whole()
+
+    def test_says_that_the_disk_is_full_and_leaves_nothing(self, place: Path) -> None:
+        archive = Archive(place)
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with (
+            pytest.raises(RunError, match=r"does not fit into .*: No space left on device"),
+            begun(archive, datetime.now(UTC)) as folder,
+        ):
+            (folder / "database.dump").write_bytes(b"half")
+            raise full
+        assert list(place.iterdir()) == []
 
 
 class TestSettings:
