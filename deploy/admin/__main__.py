@@ -34,6 +34,7 @@ def option(*names: str, **how: Any) -> Option:
 
 SLUG, EMAIL = option("slug", help="slug of the tenant"), option("--email", required=True, help="e-mail address")
 IN_TENANT = option("--in", dest="slug", default=PLATFORM, help="slug of the tenant; default: the platform's own")
+RECIPIENT = option("--to", dest="recipient", default="", help="age recipient who opens it; default: not encrypted")
 SERVICE = option("service", choices=SERVICES)
 ONE_OR_ALL = option("service", choices=SERVICES, nargs="?", help="default: all of them")
 CONSUMER = option("--consumer", choices=SERVICES, default="", help="only events for this service")
@@ -81,6 +82,25 @@ COMMANDS = (
     ),
     Command("tenants suspend", "refuse a tenant's users everywhere; its data stay", tenants.suspend, TENANT, (SLUG,)),
     Command("tenants resume", "end the suspension of a tenant", tenants.resume, TENANT, (SLUG,)),
+    Command(
+        "tenants export",
+        "write all that a tenant has into a file: rows, recordings, audit log",
+        tenants.take_out,
+        tenants.TAKEN_OUT,
+        (SLUG, option("--out", type=Path, required=True, help="the file, which must not be there"), RECIPIENT),
+    ),
+    Command(
+        "tenants import",
+        "bring in the tenant of such a file",
+        tenants.bring_in,
+        tenants.BROUGHT_IN,
+        (
+            option("file", type=Path, help="what `tenants export` wrote"),
+            option("--identity", type=Path, help="file of the age identity that opens it"),
+            option("--slug", default="", help="another slug, if its own is taken here"),
+            option("--replace", action="store_true", help="put back a tenant that is here, and suspended"),
+        ),
+    ),
     Command(
         "users reset-password",
         "invite a user to choose another password; until then the old one works",
@@ -164,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def client_of(asked: argparse.Namespace) -> Client:
     """To the services themselves, or to the one address that was given; signed in, if that is needed."""
-    own = {name: str(address) for name, address in read_settings(os.environ).services.items()}
+    own = {name: str(first) for name, (first, *_) in read_settings(os.environ).services.items()}
     client = Client(dict.fromkeys(own, asked.server) if asked.server else own, asked.ca)
     if asked.command.signs_in or asked.server:
         client.sign_in(asked.user, read_password(asked.user, asked.password_file))

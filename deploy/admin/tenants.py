@@ -4,6 +4,7 @@ import argparse
 import secrets
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -11,10 +12,14 @@ from deploy.admin.client import PLATFORM, Client
 from storyloom.identity.v1 import tenants_pb2
 from storyloom.identity.v1.invitations_pb2 import INVITATION_KIND_RESET, CreateInvitationRequest, Invitation
 from storyloom.identity.v1.invitations_pb2_grpc import InvitationServiceStub
+from storyloom.identity.v1.parked_events_pb2 import GetOutboxStandingsRequest
+from storyloom.identity.v1.parked_events_pb2_grpc import ParkedEventServiceStub
 from storyloom.identity.v1.tenants_pb2 import Tenant, TenantStatus
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 
 Row = dict[str, Any]
+TAKEN_OUT = "{file}: {slug} as of {snapshot_time}, {rows} rows, {files} recordings, {octets} bytes\n  SHA-256 {sha256}"
+BROUGHT_IN = "{slug:<24} {status:<10} {id}  as of {snapshot_time}, {rows} rows, {files} recordings"
 HOUR = 3600
 
 
@@ -51,6 +56,30 @@ def reset_password(client: Client, asked: argparse.Namespace) -> Iterator[Row]:
     """The old password works until another is chosen: whoever asked may not have been its owner."""
     tenant_id = "" if asked.slug == PLATFORM else client.tenant(asked.slug).id
     yield {"slug": asked.slug} | invite(client, tenant_id, asked)
+
+
+def take_out(client: Client, asked: argparse.Namespace) -> Iterator[Row]:
+    """The tenant's archive. Its rows are read past the services, so identity is asked whether the operator may."""
+    # Imported here: what reads rows, keys and recordings is not needed by what calls services.
+    from deploy.tenants.commands import export_tenant
+
+    operator_id = operating(client)
+    yield export_tenant(UUID(client.tenant(asked.slug).id), asked.out, asked.recipient, operator_id)
+
+
+def bring_in(client: Client, asked: argparse.Namespace) -> Iterator[Row]:
+    from deploy.tenants.commands import import_tenant
+
+    operator_id = operating(client)
+    row = import_tenant(asked.file, asked.identity, asked.slug, operator_id, replaces=asked.replace)
+    yield row | {"status": row_of(client.tenant(row["slug"]))["status"]}
+
+
+def operating(client: Client) -> str:
+    """Who signed in, if they may operate the platform; an error of gRPC if not."""
+    client.call(client.stub(ParkedEventServiceStub).GetOutboxStandings, GetOutboxStandingsRequest(service="identity"))
+    assert client.session is not None
+    return client.session.user.id
 
 
 def invite(client: Client, tenant_id: str, asked: argparse.Namespace) -> Row:

@@ -50,20 +50,26 @@ class Wrapper:
 
     def new_key(self, tenant_id: UUID, key_id: UUID, subject_id: UUID) -> bytes:
         """A new key, wrapped. It opens for this tenant, id and subject alone: in another row it is worth nothing."""
+        return self.wrap(tenant_id, key_id, subject_id, os.urandom(KEY_BYTES))
+
+    def wrap(self, tenant_id: UUID, key_id: UUID, subject_id: UUID, secret: bytes) -> bytes:
+        """A key that there is already, wrapped for its row."""
         nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, secret, tenant_id.bytes + key_id.bytes + subject_id.bytes)
+
+    def unwrap(self, tenant_id: UUID, key_id: UUID, subject_id: UUID, wrapped: bytes) -> bytes:
+        """The key itself. RuntimeError when it was wrapped with another one, or for another row."""
         bound = tenant_id.bytes + key_id.bytes + subject_id.bytes
-        return nonce + self._cipher.encrypt(nonce, os.urandom(KEY_BYTES), bound)
+        try:
+            return self._cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], bound)
+        except (InvalidTag, ValueError):
+            raise RuntimeError("AUDIT_KEY_ENCRYPTION_KEY does not open the subjects' keys in the database") from None
 
     def open(self, tenant_id: UUID, key_id: UUID, subject_id: UUID, wrapped: bytes | None) -> Key:
         """The key; without its cipher when it was destroyed. RuntimeError when it was wrapped with another one."""
         if wrapped is None:
             return Key(key_id, subject_id, None)
-        bound = tenant_id.bytes + key_id.bytes + subject_id.bytes
-        try:
-            secret = self._cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], bound)
-        except InvalidTag:
-            raise RuntimeError("AUDIT_KEY_ENCRYPTION_KEY does not open the subjects' keys in the database") from None
-        return Key(key_id, subject_id, AESGCM(secret))
+        return Key(key_id, subject_id, AESGCM(self.unwrap(tenant_id, key_id, subject_id, wrapped)))
 
 
 def canonical(value: Any) -> bytes:

@@ -1,0 +1,206 @@
+"""The file itself: a compressed tar whose members come in one order, encrypted with age if that is wanted.
+
+Whoever reads one takes it for hostile: no name in it is ever a path, and nothing is read that was not asked for."""
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+from deploy.backups.sealing import open_sealed, seal
+from deploy.local.errors import RunError
+
+BLOCK = tarfile.BLOCKSIZE
+PIECE = 1 << 18
+COMPRESSION = 6
+SEALED = b"age-encryption.org/"
+# The list of digests, as `sha256sum --check` takes it, is the last member: without it an archive is cut off.
+SUMS = "SHA256SUMS"
+# Rows are text that compresses well, but not so well.
+MOST_TIMES, MOST_BESIDES = 100, 64 << 20
+TOO_MUCH = "it holds a hundred times more than it is long"
+DAMAGED = "The archive is damaged, or is none: {}."
+
+
+class Writer:
+    """Writes members one after the other, with the time that they are of."""
+
+    def __init__(self, out: IO[bytes], time: float) -> None:
+        self._out = gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=out, mtime=0)
+        self._time, self._sums = int(time), ""
+
+    def add(self, name: str, data: IO[bytes]) -> None:
+        """Adds what is in the file, from its beginning."""
+        octets = data.seek(0, io.SEEK_END)
+        data.seek(0)
+        digest = sha256()
+        self._out.write(self._header(name, octets))
+        while piece := data.read(PIECE):
+            digest.update(piece)
+            self._out.write(piece)
+        self._out.write(b"\0" * (-octets % BLOCK))
+        self._sums += f"{digest.hexdigest()}  {name}\n"
+
+    def close(self) -> None:
+        """Ends the archive, which is whole from then on."""
+        self.add(SUMS, io.BytesIO(self._sums.encode()))
+        self._out.write(b"\0" * 2 * BLOCK)
+        self._out.close()
+
+    def _header(self, name: str, octets: int) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode = octets, self._time, 0o600
+        return info.tobuf(tarfile.GNU_FORMAT)
+
+
+class Member(io.RawIOBase):
+    """What one member holds. Its digest is that of what was read of it so far."""
+
+    def __init__(self, take: Callable[[int], bytes], name: str, octets: int) -> None:
+        self.name, self.octets, self._left, self._take = name, octets, octets, take
+        self._digest = sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._take(min(len(buffer), self._left))
+        self._left -= len(piece)
+        self._digest.update(piece)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def finish(self) -> str:
+        """Reads what is left; the digest of all of it."""
+        while self.read(PIECE):
+            pass
+        self._take(-self.octets % BLOCK)
+        return self._digest.hexdigest()
+
+
+class Reader:
+    """Reads members one after the other, each under the name that it must have."""
+
+    def __init__(self, data: IO[bytes], most: int) -> None:
+        self._data = gzip.GzipFile(fileobj=data)
+        self._left, self._sums = most, ""
+
+    @contextmanager
+    def member(self, name: str) -> Iterator[IO[bytes]]:
+        """The member that comes next, which must be the one of this name."""
+        found = self._next(name)
+        with io.BufferedReader(found, PIECE) as data:
+            yield data
+            self._sums += f"{found.finish()}  {name}\n"
+
+    def end(self) -> None:
+        """That nothing else comes, and that all members were as they were written."""
+        wanted = self._sums
+        with self.member(SUMS) as data:
+            if data.read(len(wanted) + 1) != wanted.encode():
+                raise RunError(DAMAGED.format("its digests are not those of what is in it"))
+        self._take(2 * BLOCK)
+        if self._take(1, exactly=False):
+            raise RunError(DAMAGED.format("there is more behind its end"))
+
+    def _next(self, name: str) -> Member:
+        try:
+            info = tarfile.TarInfo.frombuf(self._take(BLOCK), "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError):
+            raise RunError(DAMAGED.format(f"where {name} should be is something else")) from None
+        # Neither links nor long names nor anything else that tar knows: the writer has no use for them.
+        if info.type != tarfile.REGTYPE or info.name != name:
+            raise RunError(DAMAGED.format(f"{name} should come, and {info.name[:100]!r} does"))
+        if not 0 <= info.size <= self._left:
+            raise RunError(DAMAGED.format(TOO_MUCH))
+        return Member(self._take, name, info.size)
+
+    def _take(self, octets: int, *, exactly: bool = True) -> bytes:
+        if octets > self._left:
+            raise RunError(DAMAGED.format(TOO_MUCH))
+        try:
+            found = self._data.read(octets)
+            while exactly and len(found) < octets:
+                if not (more := self._data.read(octets - len(found))):
+                    raise EOFError
+                found += more
+        except (OSError, EOFError, zlib.error):
+            raise RunError(DAMAGED.format("it ends too early, or was changed")) from None
+        self._left -= len(found)
+        return found
+
+
+@contextmanager
+def written(path: Path, recipient: str) -> Iterator[IO[bytes]]:
+    """A file that only its owner reads, encrypted to the recipient if there is one; there when all went well."""
+    scratch = path.with_name(path.name + ".partial")
+    if path.exists():
+        raise RunError(f"{path} is there already.")
+    try:
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise RunError(f"{scratch} can't be written: {error.strerror}.") from None
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            with _piped(lambda plain: seal(plain, out, recipient), feeds=True) if recipient else _as_it_is(out) as sink:
+                yield sink
+            out.flush()
+            os.fsync(out.fileno())
+        # Never over another: that may be the only one of its tenant.
+        os.link(scratch, path)
+    except FileExistsError:
+        raise RunError(f"{path} is there already.") from None
+    finally:
+        scratch.unlink()
+
+
+@contextmanager
+def opened(path: Path, identity: Path | None) -> Iterator[Reader]:
+    """What is in the file, decrypted with the age identity if it is encrypted."""
+    try:
+        data = path.open("rb")
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror}.") from None
+    with data:
+        most = os.fstat(data.fileno()).st_size * MOST_TIMES + MOST_BESIDES
+        sealed = data.read(len(SEALED)) == SEALED
+        data.seek(0)
+        if sealed and identity is None:
+            raise RunError("The archive is encrypted: name the file of the age identity with --identity.")
+        with _piped(lambda out: open_sealed(data, out, identity)) if sealed else _as_it_is(data) as plain:
+            yield Reader(plain, most)
+
+
+@contextmanager
+def _as_it_is(data: IO[bytes]) -> Iterator[IO[bytes]]:
+    yield data
+
+
+@contextmanager
+def _piped(work: Callable[[IO[bytes]], None], *, feeds: bool = False) -> Iterator[IO[bytes]]:
+    """What a thread writes, or with `feeds` reads, while the block reads or writes: plain text never is a file."""
+    reading, writing = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+    theirs, ours = (reading, writing) if feeds else (writing, reading)
+
+    def run() -> None:
+        with suppress(BrokenPipeError), theirs:
+            work(theirs)
+
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(run)
+        try:
+            # Whatever the block says when the other end is gone, the thread knows better why.
+            with suppress(BrokenPipeError), ours:
+                yield ours
+        except BaseException:
+            if isinstance(error := working.exception(), RunError):
+                raise error from None
+            raise
+        working.result()
