@@ -1,0 +1,49 @@
+"""What a service's connections to PostgreSQL are told: their limits, and what a pooler in between asks for."""
+
+from typing import Any
+
+import asyncpg
+
+from kit.settings import POOLERS
+
+# No statement and no lock may outlive the patience of the call that waits for it.
+LIMITS = {
+    "statement_timeout": "5s",
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "10s",
+    "transaction_timeout": "15s",
+    "jit": "off",
+    # A client that hangs up in the middle of a statement cannot always ask the server to end it.
+    "client_connection_check_interval": "500ms",
+}
+# The second's server connections are a client's for the length of a transaction, as PgBouncer's can be.
+DIRECT, TRANSACTION = POOLERS
+NOT_LIMITED = f"""
+SELECT string_agg(name, ', ' ORDER BY name) FROM unnest(ARRAY[{", ".join(map(repr, LIMITS))}],
+                                                        ARRAY[{", ".join(map(repr, LIMITS.values()))}]) s (name, wanted)
+WHERE current_setting(name) <> wanted
+"""  # noqa: S608  # the constants above
+
+
+class Pooled(asyncpg.Connection):
+    """Does not ask for a statement's end. Whoever is cancelled cuts the connection off, and the pooler does so to the
+    server; one that asks first and then goes is too much for PgBouncer before 1.20 (its issue 801): it ends."""
+
+    def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
+        waiter.set_result(None)
+
+
+def connect_arguments(service: str, pooler: str) -> dict[str, Any]:
+    """What the driver is given besides the URL."""
+    name = {"application_name": f"storyloom-{service}"}
+    if pooler == DIRECT:
+        return {"server_settings": {**LIMITS, **name}}
+    # A prepared statement stays on the server connection where it was made, and the next transaction may get another
+    # one: without caches the driver sends the text of each with its values. The limits are the role's own settings.
+    caches = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    return {"server_settings": name, "connection_class": Pooled, **caches}
+
+
+def limits_of_role(role: str) -> str:
+    """The statements that give a role the limits, however it connects."""
+    return "; ".join(f"ALTER ROLE {role} SET {name} = '{value}'" for name, value in LIMITS.items())
