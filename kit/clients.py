@@ -12,7 +12,7 @@ from kit.auth import ServiceCredential
 from kit.call import Call, current_call
 from kit.errors import DeadlineExceeded, Unavailable, from_rpc_error
 from kit.options import is_read, requires
-from kit.settings import Settings
+from kit.settings import Settings, target_of
 from kit.telemetry import Telemetry
 from kit.tls import Material, Tls, channel_to
 
@@ -22,9 +22,12 @@ DEADLINE_SECONDS = 5.0
 # What stays for this service to answer its own caller after the other one did not.
 MARGIN_SECONDS = 0.02
 OPTIONS = (
-    # The default back-off of a lost connection grows to two minutes: an outage would outlast its cause.
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    # The default back-off of a lost connection grows to two minutes: an outage would outlast its cause, and of two
+    # processes that are replaced in turn, the second would go before the first is found again.
+    ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.initial_reconnect_backoff_ms", 100),
+    # For the same reason: names are resolved again when a connection ends, but by default only every half minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ("grpc.keepalive_time_ms", 30_000),
     # A proxy in the environment is for the outside world; it would turn loopback into its own.
     ("grpc.enable_http_proxy", 0),
@@ -41,7 +44,7 @@ RETRIES = {
 
 
 class Clients:
-    """Stubs of the other services, over one channel to each."""
+    """Stubs of the other services, over one channel to each, which spreads calls over its processes."""
 
     def __init__(self, settings: Settings, telemetry: Telemetry, tls: Tls | None = None) -> None:
         self._settings, self._telemetry = settings, telemetry
@@ -103,7 +106,8 @@ class _Channel:
     """
 
     def __init__(self, clients: Clients, service: str, address: str, tls: Tls | None) -> None:
-        self._clients, self._service, self._address, self._tls = clients, service, address, tls
+        self._clients, self._service, self._tls = clients, service, tls
+        self._target = target_of(address)
         self._repeatable: list[dict[str, str]] = []
         self._opened: grpc.aio.Channel | None = None
         self._material: Material | None = None
@@ -147,9 +151,13 @@ class _Channel:
         config = {
             "methodConfig": [{"name": self._repeatable, "retryPolicy": RETRIES}] if self._repeatable else [],
             "retryThrottling": {"maxTokens": 50, "tokenRatio": 0.1},
+            # Each process in turn, but none that says it is about to go: calls that meet its end are cancelled, and
+            # most of them must not be sent again.
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "healthCheckConfig": {"serviceName": f"storyloom.{self._service}"},
         }
         options = (*OPTIONS, ("grpc.service_config", json.dumps(config)))
-        return channel_to(self._service, self._address, material, options)
+        return channel_to(self._service, self._target, material, options)
 
     def _retire(self, channel: grpc.aio.Channel) -> None:
         closing = asyncio.create_task(channel.close(RETIRED_SECONDS))

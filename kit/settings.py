@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 SERVICES = ("identity", "content", "learning", "assessment", "audit")
+# What may be between a service and its database.
+POOLERS = ("", "transaction")
 
 
 class SettingsError(ValueError):
@@ -47,6 +49,7 @@ class Settings:
 
     service: str
     database_url: str = setting("PostgreSQL URL of the service's own role.")
+    database_pooler: str = setting("`transaction`: DATABASE_URL is of a pooler in that mode, as PgBouncer.", "")
     secret_key: str = setting("32 random bytes, base64url: seals tokens. The same for all processes of a service.")
     service_credential: str = setting("The service's own Ed25519 key as a private JWK.")
     service_keys: str = setting("JWK set of the public keys of all services.")
@@ -67,11 +70,11 @@ class Settings:
     audio_largest_bytes: int = setting("content only: size of the largest recording that is taken.", 50_000_000)
     gateway_secret: str = setting("What the gateway proves itself with; empty: nobody's word on addresses counts.", "")
     listen_address: str = setting("Address the gRPC server listens on, host:port or unix:path.", "127.0.0.1:0")
-    identity_address: str = setting("Address of the identity service.", "127.0.0.1:7101")
-    content_address: str = setting("Address of the content service.", "127.0.0.1:7102")
-    learning_address: str = setting("Address of the learning service.", "127.0.0.1:7103")
-    assessment_address: str = setting("Address of the assessment service.", "127.0.0.1:7104")
-    audit_address: str = setting("Address of the audit service.", "127.0.0.1:7105")
+    identity_address: str = setting("Address of the identity service, or several with commas.", "127.0.0.1:7101")
+    content_address: str = setting("Address of the content service, or several with commas.", "127.0.0.1:7102")
+    learning_address: str = setting("Address of the learning service, or several with commas.", "127.0.0.1:7103")
+    assessment_address: str = setting("Address of the assessment service, or several with commas.", "127.0.0.1:7104")
+    audit_address: str = setting("Address of the audit service, or several with commas.", "127.0.0.1:7105")
     tls_certificate: str = setting("PEM file of the service's certificate, which names it; empty for no TLS.", "")
     tls_key: str = setting("PEM file of the certificate's private key.", "")
     tls_ca: str = setting("PEM file of the CAs whose certificates are trusted.", "")
@@ -86,16 +89,22 @@ class Settings:
     log_level: str = setting("DEBUG, INFO, WARNING or ERROR.", "INFO")
     otel_exporter_otlp_endpoint: str = setting("OTLP gRPC collector of traces and metrics; empty for none.", "")
     otel_metrics_exporter: str = setting("`otlp`, or `none` to keep metrics at home.", "otlp")
+    trace_sample_percent: float = setting("Share of calls that are traced when no caller has decided.", 100.0)
     reflection: int = setting("1: the server tells anyone who asks which RPCs there are.", 0)
     instance: str = setting("Name of this process in telemetry.", socket.gethostname())
 
     def __post_init__(self) -> None:
-        """Refuses plaintext beyond this machine: what services say to each other is everybody's data."""
+        """Refuses a pooler that is not known, more than all traces; and plaintext beyond this machine: what services
+        say to each other is everybody's data."""
+        if self.database_pooler not in POOLERS:
+            raise SettingsError(f"DATABASE_POOLER is {self.database_pooler!r}, neither empty nor transaction")
+        if not 0 <= self.trace_sample_percent <= 100:
+            raise SettingsError(f"TRACE_SAMPLE_PERCENT is {self.trace_sample_percent}, not within 0 and 100")
         if self.tls_files is not None:
             return
         for one in fields(self):
             address = getattr(self, one.name)
-            if one.name.endswith("_address") and address and not is_loopback(address):
+            if one.name.endswith("_address") and address and not all(map(is_loopback, address.split(","))):
                 raise plaintext_refused(one.name.upper(), address)
 
     @classmethod
@@ -138,6 +147,21 @@ def is_loopback(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def target_of(addresses: str) -> str:
+    """What gRPC takes for one address, or for several with commas; a host's name stands for all that it resolves to,
+    so that several have to be IP addresses of one kind."""
+    found = addresses.split(",")
+    if len(found) == 1:
+        return addresses
+    try:
+        kinds = {ipaddress.ip_address(one.rpartition(":")[0].strip("[]")).version for one in found}
+    except ValueError:
+        kinds = set()
+    if len(kinds) != 1:
+        raise SettingsError(f"{addresses}: several addresses of a service are all IPv4 or all IPv6, each with its port")
+    return f"ipv{kinds.pop()}:{addresses}"
 
 
 def plaintext_refused(name: str, address: str) -> SettingsError:

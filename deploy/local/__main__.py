@@ -1,4 +1,4 @@
-"""`python -m deploy.local run|trace [ID]|status|migration SERVICE NAME|job VERB SERVICE [NAME]`."""
+"""`python -m deploy.local run|restart [WHAT]|trace [ID]|status|migration SERVICE NAME|job VERB SERVICE [NAME]`."""
 
 import argparse
 import asyncio
@@ -42,6 +42,8 @@ def main() -> int:
     job.add_argument("verb", choices=("run", "pause", "abort", "list"))
     job.add_argument("service", choices=SERVICES)
     job.add_argument("name", nargs="*")
+    restart = commands.add_parser("restart", help="replace processes one after another, under load")
+    restart.add_argument("what", nargs="?", default="all", choices=("all", "gateway", *SERVICES))
     commands.add_parser("status", help="say what runs; exit code 0 when the gateway is ready")
     arguments = parser.parse_args()
     try:
@@ -59,6 +61,8 @@ def main() -> int:
                 from .database import run_job
 
                 return run_job(settings, arguments.verb, arguments.service, arguments.name)
+            case "restart":
+                return restart_running(settings, arguments.what)
             case _:
                 return show_status(settings)
     except RunError as failure:
@@ -146,10 +150,24 @@ def write(lines: Iterable[str]) -> int:
     return 0
 
 
-def show_status(settings: Settings) -> int:
+def restart_running(settings: Settings, what: str) -> int:
+    from .control import order
+
+    running_state(settings)
+    order(settings.control_socket, what, say)
+    return 0
+
+
+def running_state(settings: Settings) -> State:
+    """What the runner of this checkout has written down."""
     state = read_state(settings.state_file)
     if state is None or state.runner.process() is None:
         raise RunError("Nothing runs from this checkout: `make run` starts it.")
+    return state
+
+
+def show_status(settings: Settings) -> int:
+    state = running_state(settings)
     for name, running in state.programs.items():
         say(f"{name:<11} {'up' if running.process() else 'down':<5} process {running.pid}")
     if not ready(state):

@@ -1,6 +1,7 @@
 """What each started program finds in its environment; no more secrets than it needs."""
 
 import os
+import socket
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -10,6 +11,8 @@ from .settings import Settings
 PRIVATE = {
     "DATABASE_URL",
     "OWNER_DATABASE_URL",
+    "BACKUP_DATABASE_URL",
+    "REPLICATION_DATABASE_URL",
     "SECRET_KEY",
     "KEY_ENCRYPTION_KEY",
     "AUDIT_KEY_ENCRYPTION_KEY",
@@ -25,9 +28,13 @@ PRIVATE = {
     "TLS_CERTIFICATE",
     "TLS_KEY",
     "TLS_CA",
+    # As do the runner's own clients with the gateway.
+    "GATEWAY_TLS_CERTIFICATE",
+    "GATEWAY_TLS_KEY",
 }
 OF_STORAGE = ("STORAGE_ACCESS_KEY_ID", "STORAGE_SECRET_ACCESS_KEY")
 PLATFORM_ADMIN = "admin@platform.example"
+DRAIN_DELAY = "2.5"
 
 
 def database_url(admin_url: str, role: str, password: str) -> str:
@@ -50,7 +57,8 @@ class Environments:
         """What every program gets: addresses, shared keys, no password."""
         settings = self.settings
         environment = {name: value for name, value in self.inherited.items() if name not in PRIVATE}
-        environment |= {f"{name.upper()}_ADDRESS": str(address) for name, address in settings.services.items()}
+        for name, addresses in settings.services.items():
+            environment[f"{name.upper()}_ADDRESS"] = ",".join(map(str, addresses))
         environment |= {
             "PYTHONPATH": str(settings.root / "gen"),
             "GATEWAY_ADDRESS": str(settings.gateway),
@@ -59,8 +67,8 @@ class Environments:
             "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint or f"http://{settings.traces}",
             "SERVICE_KEYS": self.secrets["SERVICE_KEYS"],
         }
-        if settings.otlp_endpoint is None:
-            # The runner keeps traces only; metrics sent to it would be refused again and again.
+        if settings.otlp_endpoint is None and settings.metrics is None:
+            # The runner then keeps traces only; metrics sent to it would be refused again and again.
             environment["OTEL_METRICS_EXPORTER"] = "none"
         # What glibc keeps for later costs each service some ten megabytes: one arena for all threads, free memory given
         # back, and large blocks (Argon2 takes 19 MiB for a moment) never taken from the heap.
@@ -69,14 +77,20 @@ class Environments:
         environment.setdefault("MALLOC_MMAP_THRESHOLD_", "1048576")
         return environment
 
-    def service(self, name: str) -> dict[str, str]:
+    def service(self, name: str, nth: int = 0) -> dict[str, str]:
+        """Of one of the service's processes."""
+        addresses = self.settings.services[name]
         environment = self.tool() | {
             "DATABASE_URL": self._url(name),
-            "LISTEN_ADDRESS": str(self.settings.services[name]),
+            "LISTEN_ADDRESS": str(addresses[nth]),
             "SECRET_KEY": self._chosen("SECRET_KEY"),
             "GATEWAY_SECRET": self._chosen("GATEWAY_SECRET"),
             "SERVICE_CREDENTIAL": self.secrets[f"SERVICE_CREDENTIAL_{name.upper()}"],
         }
+        if len(addresses) > 1:
+            # Each is seen by itself, and goes only when the gateway, which looks once a second, has stopped asking it.
+            environment["INSTANCE"] = f"{self.inherited.get('INSTANCE') or socket.gethostname()}-{nth + 1}"
+            environment.setdefault("DRAIN_DELAY", DRAIN_DELAY)
         if name == "identity":
             # Argon2's memory in huge pages: to map and clear ten of them takes a tenth of what 4,900 small ones take,
             # which is half as long again as Argon2 itself.

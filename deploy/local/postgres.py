@@ -26,6 +26,8 @@ OPTIONS = {
     "effective_cache_size": "256MB",
     "max_wal_size": "256MB",
     "min_wal_size": "32MB",
+    # A receiver of the log that is gone for good must not fill the disk: then a new base backup is needed.
+    "max_slot_wal_keep_size": "1GB",
     "autovacuum_max_workers": "2",
     "max_parallel_workers": "2",
     # Saves three processes that would read ahead data which is in the operating system's cache anyway.
@@ -35,7 +37,11 @@ OPTIONS = {
     "timezone": "UTC",
 }
 # The runner's user is the administrator by what the kernel says of the socket's other end; the roles need passwords.
-ACCESS = "local all postgres peer map=runner\nlocal all all scram-sha-256\n"
+ACCESS = """\
+local all postgres peer map=runner
+local all all scram-sha-256
+local replication storyloom_replication scram-sha-256
+"""
 
 
 class Postgres:
@@ -122,7 +128,7 @@ class Postgres:
             if self.data.exists() and self.data.stat().st_uid != os.geteuid():
                 raise RunError(f"{self.data} belongs to another user: run as that user, or move it away.")
             return None
-        user = _user_of(self.data)
+        user = user_of(self.data)
         _let_in(user, self._install, self._settings.directory, self._say)
         return user
 
@@ -148,7 +154,7 @@ def installed() -> Path:
     return found
 
 
-def _user_of(data: Path) -> User:
+def user_of(data: Path) -> User:
     """PostgreSQL refuses to run as root: the owner of the data, at first the user every system has for such cases."""
     try:
         found = data.stat()

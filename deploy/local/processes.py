@@ -59,7 +59,8 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A command that stays, how to see that it is ready (given its process id), and how to end it."""
+    """A command that stays, how to see that it is ready (given its process id), and how to end it. `anew` starts it
+    after a death, where that takes another command."""
 
     name: str
     command: Command
@@ -67,6 +68,12 @@ class Program:
     ready: Callable[[int], Awaitable[None]]
     stop_signal: signal.Signals = signal.SIGTERM
     kill_signal: signal.Signals = signal.SIGKILL
+    anew: Command | None = None
+
+    @property
+    def kind(self) -> str:
+        """The name that the processes of one service share."""
+        return self.name.partition("-")[0]
 
 
 def open_log(log: Path) -> int:
@@ -87,6 +94,7 @@ class Child:
         self._process: Process | None = None
         self._started = 0.0
         self._watch: asyncio.Task[None] | None = None
+        self.deaths = 0
 
     @property
     def pid(self) -> int | None:
@@ -96,7 +104,7 @@ class Child:
     async def start(self, timeout: float = 60.0) -> None:
         """Starts it, waits until it is ready, and from then on restarts it when it dies."""
         rotate_log(self.program.log)
-        process = await self._spawn()
+        process = await self._spawn(self.program.command)
         ready = asyncio.ensure_future(self.program.ready(process.pid))
         died = asyncio.ensure_future(process.wait())
         try:
@@ -107,7 +115,28 @@ class Child:
         finally:
             ready.cancel()
             died.cancel()
+        self.keep()
+
+    def keep(self) -> None:
+        """From now on it is started again when it ends."""
         self._watch = asyncio.create_task(self._restart_for_ever())
+
+    async def replace(self, grace: float) -> None:
+        """Ends it as `stop` does and starts it again; what does not become ready is tried again in the background."""
+        await self.stop(grace)
+        try:
+            await self.start()
+        except RunError:
+            self.keep()
+            raise
+
+    async def until_ended(self, patience: float) -> None:
+        """Waits for a program that ends by itself, and ends it when it does not."""
+        process = self._process
+        with suppress(TimeoutError):
+            if process is not None:
+                await asyncio.wait_for(process.wait(), patience)
+        await self.stop(0.0)
 
     def let_die(self) -> None:
         """From now on its end is no reason to start it again."""
@@ -143,10 +172,10 @@ class Child:
             else:
                 os.kill(self.pid, number)
 
-    async def _spawn(self) -> Process:
+    async def _spawn(self, command: Command) -> Process:
         log = open_log(self.program.log)
         try:
-            process = await self.program.command.start(log)
+            process = await command.start(log)
         finally:
             os.close(log)
         self._process, self._started = process, time.monotonic()
@@ -163,6 +192,7 @@ class Child:
         delay = FIRST_DELAY
         while self._process is not None:
             code = await self._process.wait()
+            self.deaths += 1
             delay = FIRST_DELAY if time.monotonic() - self._started > SETTLED else delay
             self._say(
                 f"{self.program.name} ended ({_ending(code)}): starting it again in {delay:g} s; see {self.program.log}"
@@ -170,7 +200,7 @@ class Child:
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY)
             try:
-                await self._spawn()
+                await self._spawn(self.program.anew or self.program.command)
             except RunError as failure:
                 self._say(str(failure))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from .errors import RunError
 from .settings import SERVICES
 
-OWNER, BACKUP = "owner", "backup"
+OWNER, BACKUP, REPLICATION = "owner", "backup", "replication"
+OF_DATABASE = (OWNER, BACKUP, REPLICATION, *SERVICES)
 
 
 def load_secrets(file: Path) -> dict[str, str]:
@@ -24,7 +25,7 @@ def load_secrets(file: Path) -> dict[str, str]:
 
 def role_passwords(values: dict[str, str]) -> dict[str, str]:
     """The password of each database role, by role name."""
-    return {f"storyloom_{name}": values[f"PASSWORD_{name.upper()}"] for name in (OWNER, BACKUP, *SERVICES)}
+    return {f"storyloom_{name}": values[f"PASSWORD_{name.upper()}"] for name in OF_DATABASE}
 
 
 def read_secrets(file: Path) -> dict[str, str]:
@@ -60,7 +61,7 @@ def _make(found: dict[str, str]) -> dict[str, str]:
         "DEMO_PASSWORD": f"weave-{secrets.token_hex(4)}",
         "PLATFORM_ADMIN_PASSWORD": secrets.token_urlsafe(18),
     }
-    values |= {f"PASSWORD_{name.upper()}": secrets.token_hex(24) for name in (OWNER, BACKUP, *SERVICES)}
+    values |= {f"PASSWORD_{name.upper()}": secrets.token_hex(24) for name in OF_DATABASE}
     if not all(_credential(name) in found for name in SERVICES):
         # All five anew: SERVICE_KEYS must hold the public half of each.
         for name in (*map(_credential, SERVICES), "SERVICE_KEYS"):

@@ -10,8 +10,11 @@ from .errors import RunError
 
 SERVICES = ("identity", "content", "learning", "assessment", "audit")
 ROOT = Path(__file__).resolve().parents[2]
-# Below 32768, where Linux begins to hand out ports to outgoing connections.
+# Below 32768, where Linux begins to hand out ports to outgoing connections. The second process of a service has the
+# port a hundred above.
 PORTS = {"identity": 7101, "content": 7102, "learning": 7103, "assessment": 7104, "audit": 7105}
+NEXT_PROCESS = 100
+MOST_REPLICAS = 2
 
 
 class UnixAddress(NamedTuple):
@@ -39,13 +42,15 @@ class Settings:
 
     root: Path
     directory: Path
-    services: Mapping[str, Address]
+    services: Mapping[str, tuple[Address, ...]]
     gateway: Address
     gateway_admin: Address | UnixAddress
     traces: Address
+    metrics: Address | None
     otlp_endpoint: str | None
     database_url: str | None
     load_demo: bool
+    gateway_drain: int
 
     @property
     def logs(self) -> Path:
@@ -71,8 +76,13 @@ class Settings:
 
     @property
     def admin_directory(self) -> Path:
-        """Of Envoy's administration: PostgreSQL's directory may belong to another user."""
+        """Of Envoy's administration and the runner's own: PostgreSQL's directory may belong to another user."""
         return short_directory(self.directory, "-gateway")
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the runner takes orders."""
+        return self.admin_directory / "runner.sock"
 
     @property
     def admin_url(self) -> str:
@@ -87,16 +97,19 @@ class Settings:
 def read_settings(environ: Mapping[str, str], root: Path = ROOT) -> Settings:
     """The settings of the environment; `RunError` names a variable that can't be understood."""
     directory = root / (environ.get("RUN_DIRECTORY") or ".run")
+    replicas = read_number(environ, "REPLICAS", 1, MOST_REPLICAS)
     return Settings(
         root=root,
         directory=directory,
-        services={name: read_address(environ, f"{name.upper()}_ADDRESS", PORTS[name]) for name in SERVICES},
+        services={name: read_addresses(environ, f"{name.upper()}_ADDRESS", PORTS[name], replicas) for name in SERVICES},
         gateway=read_address(environ, "GATEWAY_ADDRESS", 8080),
         gateway_admin=read_admin_address(environ, short_directory(directory, "-gateway") / "admin.sock"),
         traces=read_address(environ, "TRACE_ADDRESS", 4317),
+        metrics=read_address(environ, "METRICS_ADDRESS", 8889) if environ.get("METRICS_ADDRESS") else None,
         otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
         database_url=environ.get("DATABASE_URL") or None,
         load_demo=environ.get("LOAD_DEMO", "1") != "0",
+        gateway_drain=read_number(environ, "GATEWAY_DRAIN", 35, 3600),
     )
 
 
@@ -117,9 +130,25 @@ def read_admin_address(environ: Mapping[str, str], default: Path) -> Address | U
     return UnixAddress(path)
 
 
+def read_addresses(environ: Mapping[str, str], variable: str, port: int, replicas: int) -> tuple[Address, ...]:
+    """Those of a service's processes: the given ones, else the usual ones of so many."""
+    text = environ.get(variable) or ",".join(f"127.0.0.1:{port + NEXT_PROCESS * nth}" for nth in range(replicas))
+    return tuple(_address(variable, one.strip(), port) for one in text.split(","))
+
+
 def read_address(environ: Mapping[str, str], variable: str, port: int) -> Address:
-    text = environ.get(variable) or f"127.0.0.1:{port}"
+    return _address(variable, environ.get(variable) or f"127.0.0.1:{port}", port)
+
+
+def _address(variable: str, text: str, port: int) -> Address:
     host, _, number = text.rpartition(":")
     if not host or not number.isascii() or not number.isdigit() or not 0 < int(number) < 65536:
         raise RunError(f"{variable}={text} is not an address: write it as host:port, for example 127.0.0.1:{port}.")
     return Address(host, int(number))
+
+
+def read_number(environ: Mapping[str, str], variable: str, default: int, most: int) -> int:
+    text = environ.get(variable) or str(default)
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= most:
+        raise RunError(f"{variable}={text} is not a whole number from 1 to {most}.")
+    return int(text)

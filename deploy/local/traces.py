@@ -1,4 +1,5 @@
-"""Keeps recent traces: an OTLP receiver over gRPC that stores what arrives, undecoded, in a bounded SQLite file."""
+"""Keeps recent traces: an OTLP receiver over gRPC that stores what arrives, undecoded, in a bounded SQLite file. Where
+metrics are wanted too, it takes them for `metrics`."""
 
 import asyncio
 import os
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from . import metrics
 from .errors import RunError
 from .settings import Address
 
@@ -85,10 +87,11 @@ class TraceStore:
 
 
 class TraceReceiver:
-    """The gRPC server in front of a store."""
+    """The gRPC server in front of a store; `metrics` is where Prometheus finds those that it is sent."""
 
-    def __init__(self, address: Address, store: TraceStore) -> None:
-        self.address, self.store = address, store
+    def __init__(self, address: Address, store: TraceStore, metrics: Address | None = None) -> None:
+        self.address, self.store, self._metrics = address, store, metrics
+        self._pages: asyncio.Server | None = None
         self._server: grpc.aio.Server | None = None
         self._writing: asyncio.Task[None] | None = None
 
@@ -99,6 +102,8 @@ class TraceReceiver:
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", WAITING_BYTES)],
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Export": handler}),))
+        if self._metrics:
+            server.add_generic_rpc_handlers((await self._take_metrics(self._metrics),))
         try:
             server.add_insecure_port(str(self.address))
         except RuntimeError as error:
@@ -107,11 +112,27 @@ class TraceReceiver:
         self._server = server
         self._writing = asyncio.create_task(self.store.write_for_ever())
 
+    async def _take_metrics(self, address: Address) -> grpc.GenericRpcHandler:
+        store = metrics.MetricStore()
+
+        async def export(request: bytes, _: Any) -> bytes:
+            store.add(request)
+            return b""
+
+        try:
+            self._pages = await store.serve(address.host, address.port)
+        except OSError as error:
+            raise RunError(f"Metrics can't be shown on {address}: set METRICS_ADDRESS to a free one.") from error
+        handler = grpc.unary_unary_rpc_method_handler(export)
+        return grpc.method_handlers_generic_handler(metrics.SERVICE, {"Export": handler})
+
     async def _export(self, request: bytes, _: Any) -> bytes:
         self.store.add(request)
         return b""
 
     async def stop(self) -> None:
+        if self._pages:
+            self._pages.close()
         if self._server:
             await self._server.stop(grace=1.0)
         if self._writing:

@@ -27,7 +27,7 @@ def render_trace(spans: Sequence[Span]) -> Iterator[str]:
         f"{len(spans)} spans of {services} service{'' if services == 1 else 's'}"
     )
     yield f"{'offset':>10} {'duration':>10}"
-    for depth, span in _in_order(spans):
+    for depth, span in in_order(spans):
         mark = "" if span.error is None else f"  ERROR{span.error and ': ' + _clean(span.error)}"
         shown = ((key, value) for key, value in span.attributes.items() if value and _is_shown(key))
         facts = "".join(f"  {key}={_clean(value)}" for key, value in shown)
@@ -44,7 +44,7 @@ def render_roots(roots: Sequence[Span]) -> Iterator[str]:
         yield f"{_time(span.start):<24}{took:>9}  {span.trace_id}  {_clean(span.service)}  {_clean(span.name)}{mark}"
 
 
-def _in_order(spans: Sequence[Span]) -> Iterator[tuple[int, Span]]:
+def in_order(spans: Sequence[Span]) -> Iterator[tuple[int, Span]]:
     """Parents before their children, siblings by start, with the depth of each."""
     known = {span.span_id for span in spans}
     children: dict[str, list[Span]] = defaultdict(list)
