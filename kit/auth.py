@@ -27,6 +27,7 @@ from kit.errors import (
     Unavailable,
 )
 from kit.ids import SYSTEM_TENANT
+from kit.measures import Tally
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 SERVICE_ALGORITHM = "Ed25519"
@@ -169,11 +170,15 @@ class TokenVerifier:
         self._asking = asyncio.Lock()
         self._silent: StoryloomError | None = None
         self._remembered: dict[str, Claims] = {}
+        self.tally = Tally()
 
     async def verify(self, token: str) -> Claims:
         """The token's claims; UNAUTHENTICATED for whatever is not a current access token of this platform."""
         claims = self._remembered.get(token)
-        if claims is None:
+        if claims is not None:
+            self.tally.hits += 1
+        else:
+            self.tally.misses += 1
             claims = await self._decode(token)
             while len(self._remembered) >= REMEMBERED_TOKENS:
                 self._remembered.pop(next(iter(self._remembered)))
@@ -244,10 +249,16 @@ class ServiceVerifier:
         self._service = service
         self._keys = KeySet.import_key_set(json.loads(jwks))
         self._remembered: dict[str, tuple[str, float]] = {}
+        self.tally = Tally()
 
     def verify(self, token: str) -> str:
         """The name of the calling service; UNAUTHENTICATED for anything but a current token made for this one."""
-        name, expires = self._remembered.get(token) or self._decode(token)
+        known = self._remembered.get(token)
+        if known:
+            self.tally.hits += 1
+        else:
+            self.tally.misses += 1
+        name, expires = known or self._decode(token)
         if expires + CLOCK_SKEW_SECONDS < time.time():
             raise Unauthenticated("The service credential has expired.")
         if len(self._remembered) >= 100:

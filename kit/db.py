@@ -12,11 +12,14 @@ import asyncpg
 from google.protobuf.message import Message
 from sqlalchemy import Connection, Executable, PoolProxiedConnection, Result, Select, event, make_url
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from kit import outbox
 from kit.auth import current
 from kit.call import current_call
+from kit.connecting import DIRECT, NOT_LIMITED, connect_arguments
+from kit.measures import Tally, Waits
 from kit.minimums import POSTGRESQL, refuse_older
 from kit.models import TenantRow
 from kit.telemetry import Telemetry
@@ -26,16 +29,6 @@ if TYPE_CHECKING:
 
 DIALECT: Any = make_url("postgresql+asyncpg://").get_dialect()()
 POOL_TIMEOUT_SECONDS = 2.0
-# No statement and no lock may outlive the patience of the call that waits for it.
-LIMITS = {
-    "statement_timeout": "5s",
-    "lock_timeout": "1s",
-    "idle_in_transaction_session_timeout": "10s",
-    "transaction_timeout": "15s",
-    "jit": "off",
-    # A client that hangs up in the middle of a statement cannot always ask the server to end it.
-    "client_connection_check_interval": "500ms",
-}
 
 
 class Row(asyncpg.Record):
@@ -75,6 +68,9 @@ class Shapes:
     The values of all its parameters are given by name; `tenant` must be one of them.
     """
 
+    # Of all in the process.
+    tally = Tally()
+
     def __init__(self, *, most: int = 500) -> None:
         self._known: dict[Any, str] = {}
         self._most = most
@@ -85,7 +81,10 @@ class Shapes:
         """The rows of the statement that `build` makes; all statements of one shape have one text, and the same
         parameters in the order of `values`."""
         key = (shape, *values)
-        if key not in self._known:
+        if key in self._known:
+            self.tally.hits += 1
+        else:
+            self.tally.misses += 1
             if len(self._known) >= self._most:
                 self._known.clear()
             self._known[key] = prepared(build(), "tenant", *values)
@@ -116,7 +115,8 @@ class ReadSession:
     def __init__(self, lent: Lent, tenant_id: UUID, telemetry: Telemetry) -> None:
         self.tenant_id = tenant_id
         self.driver = lent.driver
-        self._lent, self._telemetry = lent, telemetry
+        self.telemetry = telemetry
+        self._lent = lent
 
     async def execute(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Result[Any]:
         """The rows of a Core statement."""
@@ -128,12 +128,12 @@ class ReadSession:
 
     async def fetch(self, statement: str, *values: Any) -> list[Any]:
         """The rows of SQL text, past SQLAlchemy. `$1` is the session's tenant, `$2` the first of the values."""
-        with self._telemetry.statement_span(statement):
+        with self.telemetry.statement_span(statement):
             return await self.driver.fetch(statement, self.tenant_id, *values, record_class=Row)
 
     async def fetchrow(self, statement: str, *values: Any) -> Any:
         """The first row of SQL text as `fetch` takes it, or None."""
-        with self._telemetry.statement_span(statement):
+        with self.telemetry.statement_span(statement):
             return await self.driver.fetchrow(statement, self.tenant_id, *values, record_class=Row)
 
 
@@ -218,6 +218,7 @@ class Database:
         pool_size: int,
         telemetry: Telemetry,
         publishes: Mapping[type[Message], tuple[str, ...]] | None = None,
+        pooler: str = DIRECT,
     ) -> None:
         self.service = service
         self.routes = outbox.Routes(service, publishes or {})
@@ -231,11 +232,17 @@ class Database:
             # Every transaction is ended by whoever opened it, so there is nothing to reset.
             pool_reset_on_return=None,
             hide_parameters=True,
-            connect_args={"server_settings": {**LIMITS, "application_name": f"storyloom-{service}"}},
+            connect_args=connect_arguments(service, pooler),
         )
         event.listen(self.engine.sync_engine, "checkout", _refuse_lost)
-        self._telemetry = telemetry
+        self.waits = Waits(NoConnection)
+        self.telemetry = telemetry
         telemetry.trace_statements(self.engine.sync_engine)
+
+    @property
+    def pool(self) -> Any:
+        # Of whichever kind the engine has made, once more whenever it was disposed of.
+        return self.engine.pool
 
     @asynccontextmanager
     async def read(self, tenant_id: UUID | None = None) -> AsyncIterator[ReadSession]:
@@ -246,7 +253,7 @@ class Database:
             yield call.uncommitted
             return
         async with self._transaction(f"BEGIN READ ONLY; SET LOCAL app.tenant_id = '{tenant}'") as lent:
-            yield ReadSession(lent, tenant, self._telemetry)
+            yield ReadSession(lent, tenant, self.telemetry)
             await lent.driver.execute("COMMIT")
 
     @asynccontextmanager
@@ -276,7 +283,7 @@ class Database:
     async def open_write(self, tenant: UUID) -> AsyncIterator[WriteSession]:
         """A transaction that its opener must `commit`; otherwise it is rolled back."""
         async with self._transaction(f"BEGIN; SET LOCAL app.tenant_id = '{tenant}'") as lent:
-            session = WriteSession(lent, tenant, self._telemetry, self.routes)
+            session = WriteSession(lent, tenant, self.telemetry, self.routes)
             try:
                 yield session
             finally:
@@ -294,7 +301,7 @@ class Database:
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[Lent]:
         # Opened by hand on the driver: one round trip for both statements, and no second transaction below it.
-        lent = Lent(self.engine, await self.engine.raw_connection())
+        lent = Lent(self.engine, await self._connection())
         try:
             await lent.driver.execute(begin)
             yield lent
@@ -310,9 +317,15 @@ class Database:
         finally:
             lent.give_back()
 
+    async def _connection(self) -> PoolProxiedConnection:
+        if self.pool.checkedin():
+            return await self.engine.raw_connection()
+        with self.waits.one():
+            return await self.engine.raw_connection()
+
     async def check_role(self) -> None:
-        """Refuses to start on an old server, or with a role that policies do not bind: an owner, a superuser or
-        BYPASSRLS."""
+        """Refuses to start on an old server, with a role that policies do not bind: an owner, a superuser or
+        BYPASSRLS; or where statements would have no limits."""
         async with self.engine.connect() as connection:
             version = await connection.exec_driver_sql("SHOW server_version")
             refuse_older("PostgreSQL", str(version.scalar_one()), POSTGRESQL)
@@ -322,6 +335,9 @@ class Database:
             )
             if found.scalar_one():
                 raise RuntimeError("row-level security does not bind the database role: it owns tables or bypasses it")
+            # With a pooler in between they are the role's settings, or nobody's.
+            if missing := (await connection.exec_driver_sql(NOT_LIMITED)).scalar_one():
+                raise RuntimeError(f"the database role has other limits than it should, of {missing}: bootstrap again")
 
     async def close(self) -> None:
         await self.engine.dispose()

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from kit.errors import ResourceExhausted
+from kit.measures import Waits
 
 WAITERS_PER_SLOT = 16
 RETRY_AFTER = timedelta(seconds=1)
@@ -22,12 +23,16 @@ class Limiter:
     """
 
     def __init__(self, slots: int, timeout: float, most_each: int | None = None) -> None:
+        self.slots, self.waits = slots, Waits(ResourceExhausted)
         self._free, self._timeout = slots, timeout
         self._most_each = most_each or slots
         self._held: Counter[Any] = Counter()
         self._most_waiting = slots * WAITERS_PER_SLOT
         self._waiting: OrderedDict[Any, deque[asyncio.Future[None]]] = OrderedDict()
-        self._count = 0
+
+    @property
+    def held(self) -> int:
+        return self.slots - self._free
 
     @asynccontextmanager
     async def slot(self, tenant: Any) -> AsyncIterator["Slot"]:
@@ -47,25 +52,24 @@ class Limiter:
             await self._wait(tenant)
 
     async def _wait(self, tenant: Any) -> None:
-        if self._count >= self._most_waiting:
-            self._make_room(tenant)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(turn)
-        self._count += 1
-        try:
-            async with asyncio.timeout(self._timeout):
-                await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                # The slot arrived at the very moment of giving up: hand it on.
-                self._release(tenant)
-            if isinstance(error, TimeoutError):
-                raise _refusal() from None
-            raise
-        finally:
-            self._count -= 1
-            with suppress(KeyError, ValueError):
-                self._waiting[tenant].remove(turn)
+        with self.waits.one():
+            if self.waits.now > self._most_waiting:
+                self._make_room(tenant)
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(tenant, deque()).append(turn)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await turn
+            except BaseException as error:
+                if turn.done() and not turn.cancelled() and turn.exception() is None:
+                    # The slot arrived at the very moment of giving up: hand it on.
+                    self._release(tenant)
+                if isinstance(error, TimeoutError):
+                    raise _refusal() from None
+                raise
+            finally:
+                with suppress(KeyError, ValueError):
+                    self._waiting[tenant].remove(turn)
 
     def _make_room(self, tenant: Any) -> None:
         """Refuses the newest call of the tenant with the most of them waiting; the caller's own, if that is theirs."""

@@ -18,11 +18,12 @@ from kit.access import Access, Policy, Rule, SnapshotCache
 from kit.auth import ServiceVerifier, TokenVerifier
 from kit.call import new_call
 from kit.clients import Clients
-from kit.db import Database
+from kit.db import Database, Shapes
 from kit.decisions import Decided, DecisionService, in_force
 from kit.holdings import Holdings
 from kit.inbox import EventInbox, Handle, Together
 from kit.limiter import Limiter
+from kit.measures import Tally, measure_caches, measure_limiters, measure_pool
 from kit.minimums import GRPCIO, refuse_older
 from kit.notes import Notes
 from kit.operations import OutboxService
@@ -74,11 +75,18 @@ class Service:
             pool_size=settings.pool_size,
             telemetry=self.telemetry,
             publishes=publishes,
+            pooler=settings.database_pooler,
         )
         self.tls = Tls.of(settings)
         self.clients = Clients(settings, self.telemetry, self.tls)
         self.access = Access(rules)
         self.notes = Notes(self.db)
+        # What is measured by name: the service adds its own.
+        self.caches: dict[str, Tally] = {"statements": Shapes.tally, "plans": self.access.tally}
+        self.limiters: dict[str, Limiter] = {
+            "users": Limiter(max(1, settings.pool_size - RESERVED), settings.queue_timeout),
+            "services": Limiter(RESERVED_FOR_SERVICES, settings.queue_timeout),
+        }
         self.port = 0
         self._callers = callers
         self._trust: Trust | None = None
@@ -121,6 +129,7 @@ class Service:
         refuse_older("grpcio", grpc.__version__, GRPCIO)
         await self.db.check_role()
         pipeline = self._pipeline()
+        self._measure(pipeline)
         self._server = grpc.aio.server(options=(*OPTIONS, *server_options(self.tls)))
         names = [self._register(one, pipeline) for one in self._servicers]
         self._health = health.aio.HealthServicer()
@@ -151,13 +160,24 @@ class Service:
             snapshots=self._snapshots(trust),
             access=self.access,
             sealer=Sealer(settings.secret),
-            limiter=Limiter(max(1, settings.pool_size - RESERVED), settings.queue_timeout),
-            internal_limiter=Limiter(RESERVED_FOR_SERVICES, settings.queue_timeout),
+            limiter=self.limiters["users"],
+            internal_limiter=self.limiters["services"],
             notes=self.notes,
             callers=self._callers,
             mutual_tls=self.tls is not None,
             default_deadline=settings.default_deadline,
         )
+
+    def _measure(self, pipeline: Pipeline) -> None:
+        self.caches |= {
+            "tokens": pipeline.tokens.tally,
+            "credentials": pipeline.services.tally,
+            "snapshots": pipeline.snapshots.tally,
+            "policies": pipeline.snapshots.tally_of_sets,
+        }
+        measure_pool(self.telemetry.meter, self.db)
+        measure_limiters(self.telemetry.meter, self.limiters)
+        measure_caches(self.telemetry.meter, self.caches)
 
     def _snapshots(self, trust: Trust) -> SnapshotCache:
         fields = self._decisions.fields if self._decisions else {}

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,16 +20,19 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy import Engine, event
 
 from kit.call import current_call
+from kit.measures import SECONDS
 from kit.settings import Settings
 
 _propagator = TraceContextTextMapPropagator()
 UNSAMPLED = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-00")
+CLOSE_SECONDS = 3.0
+HOUR = 3600.0
 SERVER_FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"})
 
 
@@ -55,25 +59,34 @@ class Telemetry:
     def __init__(self, settings: Settings) -> None:
         endpoint = settings.otel_exporter_otlp_endpoint
         resource = Resource.create({"service.name": settings.service, "service.instance.id": settings.instance})
-        self._traces = TracerProvider(
-            resource=resource, sampler=ParentBased(ALWAYS_ON if endpoint else ALWAYS_OFF), shutdown_on_exit=False
-        )
+        # Callers decide. This is for calls that come without a decision, past the gateway, and for background work.
+        sampler = TraceIdRatioBased(settings.trace_sample_percent / 100) if endpoint else ALWAYS_OFF
+        self._traces = TracerProvider(resource=resource, sampler=ParentBased(sampler), shutdown_on_exit=False)
+        self._exporters: list[OTLPSpanExporter | OTLPMetricExporter] = []
         readers = []
         if endpoint:
-            exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
-            self._traces.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
+            spans = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+            self._traces.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=1000))
+            self._exporters.append(spans)
         if endpoint and settings.otel_metrics_exporter == "otlp":
             metrics = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
             readers.append(PeriodicExportingMetricReader(metrics))
+            self._exporters.append(metrics)
         self.measures = bool(readers)
         self._meters = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
         self._tracer = self._traces.get_tracer("storyloom")
-        meter = self._meters.get_meter("storyloom")
+        self.meter = meter = self._meters.get_meter("storyloom")
         self._calls = meter.create_histogram("rpc.server.duration", unit="ms", description="Time to serve an RPC.")
         self._events = meter.create_counter("storyloom.outbox.events", description="Attempts to deliver an event.")
         self._waiting = meter.create_gauge("storyloom.outbox.waiting", description="Events not yet delivered.")
         self._parked = meter.create_gauge("storyloom.outbox.parked", description="Events that no longer are tried.")
         self._lag = meter.create_gauge("storyloom.outbox.lag", unit="s", description="Age of the oldest that is tried.")
+        self._work = meter.create_histogram(
+            "storyloom.work.duration",
+            unit="s",
+            description="Time that a piece of work took, such as weaving a story or grading an attempt.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
 
     def server_span(self, rpc: str, metadata: Mapping[str, Any]) -> "_Current":
         """The span of an incoming RPC; a caller that does not sample costs no span here."""
@@ -122,6 +135,14 @@ class Telemetry:
         self._lag.set(lag, attributes)
 
     @contextmanager
+    def timed(self, work: str) -> Iterator[None]:
+        """Measures the time of a piece of work that ends well, by its name: a word of the code's, never of data."""
+        started = clock()
+        yield
+        if self.measures:
+            self._work.record(clock() - started, {"work": work})
+
+    @contextmanager
     def statement_span(self, statement: str) -> Iterator[None]:
         """The span of a statement that goes past the engine, within sampled calls."""
         if not trace.get_current_span().is_recording():
@@ -161,9 +182,17 @@ class Telemetry:
         event.listen(engine, "handle_error", failed)
 
     def close(self) -> None:
-        """Sends what is still buffered; blocks for at most a few seconds."""
+        """Sends what is still buffered; blocks for at most a few seconds, whatever the collector does."""
+        # A collector that hangs would be waited for once for each batch: an exporter that was shut down gives up.
+        patience = threading.Timer(CLOSE_SECONDS, self._give_up)
+        patience.start()
         self._traces.shutdown()
         self._meters.shutdown()
+        patience.cancel()
+
+    def _give_up(self) -> None:
+        for exporter in self._exporters:
+            exporter.shutdown()
 
 
 def _statement_name(statement: str) -> str:
@@ -216,6 +245,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class OncePerHour(logging.Filter):
+    """Lets each message of these loggers through once an hour: a collector may be away for long, which is for its alert
+    to say and not for our log, line by line."""
+
+    def __init__(self, logger: str) -> None:
+        super().__init__(logger)
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not super().filter(record):
+            return True
+        now = clock()
+        # By its text before values are filled in, of which there are no more than places in the code.
+        if now - self._told.get(record.msg, float("-inf")) < HOUR:
+            return False
+        self._told[record.msg] = now
+        return True
+
+
 def _without_values(text: str, error: BaseException | None) -> str:
     """The formatted exception without PostgreSQL's DETAIL lines: they quote whole rows."""
     while error is not None:
@@ -230,8 +278,9 @@ def log_as_json(service: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # The collector may be away for long; that is for its alert to say, not for every line of our log.
     logging.getLogger("opentelemetry").setLevel("ERROR")
+    # Loggers ask their own filters only: what these say comes from the loggers below "opentelemetry" as well.
+    handler.addFilter(OncePerHour("opentelemetry"))
 
 
 clock = time.perf_counter

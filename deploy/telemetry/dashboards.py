@@ -96,7 +96,7 @@ GATEWAY: list[Panel] = [
         for title, metric in (
             ("Requests to services", "rq_total"),
             ("Retries", "rq_retry"),
-            ("Refused by circuit breakers", "rq_pending_overflow"),
+            ("Refused by circuit breakers", "rq_active_overflow"),
         )
     ),
     ("Refused by rate limits", "reqps", "sum(rate(envoy_http_local_rate_limit_enforced[5m]))", ""),
@@ -104,11 +104,95 @@ GATEWAY: list[Panel] = [
     ("Connections", "short", f"sum(envoy_http_downstream_cx_active{{{INGRESS}}})", ""),
     ("Memory", "bytes", "envoy_server_memory_allocated", "instance"),
 ]
+CAPACITY: list[Panel] = [
+    (
+        "Connections in use",
+        "short",
+        'sum by (job) (db_client_connection_count{db_client_connection_state="used", job=~"$service"})',
+        "job",
+    ),
+    ("Connections that may be", "short", 'sum by (job) (db_client_connection_max{job=~"$service"})', "job"),
+    (
+        "Wait for a connection, slowest 5 of 100",
+        "s",
+        "histogram_quantile(0.95, sum by (job, le) "
+        '(rate(db_client_connection_wait_time_seconds_bucket{job=~"$service"}[5m])))',
+        "job",
+    ),
+    (
+        "No connection in time",
+        "ops",
+        'sum by (job) (rate(db_client_connection_timeouts_total{job=~"$service"}[5m]))',
+        "job",
+    ),
+    (
+        "Turns taken",
+        "percentunit",
+        'sum by (job, limiter) (storyloom_limiter_held{job=~"$service"}) / '
+        'sum by (job, limiter) (storyloom_limiter_slots{job=~"$service"})',
+        "job limiter",
+    ),
+    (
+        "Calls that wait for their turn",
+        "short",
+        'sum by (job, limiter) (storyloom_limiter_waiting{job=~"$service"})',
+        "job limiter",
+    ),
+    (
+        "Wait for a turn, slowest 5 of 100",
+        "s",
+        "histogram_quantile(0.95, sum by (job, limiter, le) "
+        '(rate(storyloom_limiter_wait_seconds_bucket{job=~"$service"}[5m])))',
+        "job limiter",
+    ),
+    (
+        "No turn in time",
+        "ops",
+        'sum by (job, limiter) (rate(storyloom_limiter_refused_total{job=~"$service"}[5m]))',
+        "job limiter",
+    ),
+    (
+        "Caches know",
+        "percentunit",
+        'sum by (job, cache) (rate(storyloom_cache_requests_total{job=~"$service", outcome="hit"}[5m])) / '
+        'sum by (job, cache) (rate(storyloom_cache_requests_total{job=~"$service"}[5m]))',
+        "job cache",
+    ),
+    (
+        "Caches are asked",
+        "reqps",
+        'sum by (job, cache) (rate(storyloom_cache_requests_total{job=~"$service"}[5m]))',
+        "job cache",
+    ),
+]
+WORK: list[Panel] = [
+    (
+        "Weaves, renders, grades",
+        "ops",
+        "sum by (work) (rate(storyloom_work_duration_seconds_count[5m]))",
+        "work",
+    ),
+    (
+        "Slowest 5 of 100",
+        "s",
+        "histogram_quantile(0.95, sum by (work, le) (rate(storyloom_work_duration_seconds_bucket[5m])))",
+        "work",
+    ),
+    (
+        "Mean",
+        "s",
+        "sum by (work) (rate(storyloom_work_duration_seconds_sum[5m])) / "
+        "sum by (work) (rate(storyloom_work_duration_seconds_count[5m]))",
+        "work",
+    ),
+    ("Sign-ins", "ops", "sum by (outcome) (rate(storyloom_sign_ins_total[5m]))", "outcome"),
+]
 VARIABLES = {
     "calls": [
         ("service", "label_values(rpc_server_duration_milliseconds_count, job)"),
         ("rpc", 'label_values(rpc_server_duration_milliseconds_count{job=~"$service"}, rpc_method)'),
-    ]
+    ],
+    "capacity": [("service", "label_values(storyloom_limiter_slots, job)")],
 }
 
 
@@ -150,7 +234,13 @@ def dashboard(name: str, title: str, panels: list[Panel]) -> dict[str, Any]:
 
 def dashboards() -> dict[str, dict[str, Any]]:
     """Each dashboard by its file's name."""
-    made = (("calls", "calls", CALLS), ("events", "events between services", EVENTS), ("gateway", "gateway", GATEWAY))
+    made = (
+        ("calls", "calls", CALLS),
+        ("capacity", "connections, turns, caches", CAPACITY),
+        ("work", "weaving, grading, sign-ins", WORK),
+        ("events", "events between services", EVENTS),
+        ("gateway", "gateway", GATEWAY),
+    )
     return {f"{name}.json": dashboard(name, title, panels) for name, title, panels in made}
 
 

@@ -24,6 +24,7 @@ from kit.access.policies import EXEMPT, Filter, Plan, Policy, PolicySet, Rule, l
 from kit.access.snapshots import Snapshot, SnapshotCache
 from kit.call import current_call
 from kit.errors import PermissionDenied, Unauthenticated
+from kit.measures import Tally
 
 __all__ = [
     "EXEMPT",
@@ -59,6 +60,7 @@ class Access:
     """The rules of one service. Decides for a user's snapshot; knows nothing of requests."""
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self.tally = Tally()
         self._rules: dict[tuple[str, str], list[Rule]] = {}
         for rule in rules:
             for action in rule.actions:
@@ -80,12 +82,14 @@ class Access:
         `user.course_ids`; a plan that depends on neither them nor the request is made once for a snapshot."""
         key = (resource, action)
         if known is None and key in snapshot.plans:
+            self.tally.hits += 1
             found: Plan = snapshot.plans[key]
             return found
         policies, rules = snapshot.policies.matching(resource, action), self.rules(resource, action)
         made = Plan(resource, action, _steps(policies, rules, snapshot, resource, action, known))
         conditions = [policy.condition for policy in policies] + [rule.condition for rule in rules]
         if known is None and not looks_at_request(conditions):
+            self.tally.misses += 1
             snapshot.plans[key] = made
         return made
 

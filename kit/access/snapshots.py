@@ -11,6 +11,7 @@ from uuid import UUID
 from kit.access.policies import NO_POLICIES, Policy, PolicySet
 from kit.errors import DeadlineExceeded, ResourceExhausted, StoryloomError, Unavailable
 from kit.ids import SYSTEM_TENANT
+from kit.measures import Tally
 
 REVOKED_SESSION_SECONDS = 900.0
 STREAM_SILENCE_SECONDS = 1.5
@@ -76,6 +77,7 @@ class SnapshotCache:
     def __init__(self, source: Source, changes: Changes, policies: Policies, *, max_stale: float) -> None:
         self._source, self._changes, self._max_stale = source, changes, max_stale
         self._policies = policies
+        self.tally, self.tally_of_sets = Tally(), Tally()
         self._sets: dict[UUID, tuple[PolicySet, float]] = {}
         self._entries: dict[tuple[UUID, UUID], tuple[Snapshot, float]] = {}
         self._fetching: dict[tuple[UUID, UUID, int], asyncio.Task[Snapshot]] = {}
@@ -93,7 +95,9 @@ class SnapshotCache:
             # No news tells of it, and it must not be served again when identity is silent.
             entry = None
         if entry and self._is_current(entry[1]):
+            self.tally.hits += 1
             return entry[0]
+        self.tally.misses += 1
         try:
             return await self._fetch(key)
         except (Unavailable, DeadlineExceeded, ResourceExhausted):
@@ -128,7 +132,9 @@ class SnapshotCache:
         """What binds the tenant's users: its own policies and the platform's. All its users share it."""
         known = self._sets.get(tenant_id)
         if known and self._is_current(known[1]):
+            self.tally_of_sets.hits += 1
             return known[0]
+        self.tally_of_sets.misses += 1
         started, epoch = time.monotonic(), self._epoch
         found = await self._policies(tenant_id)
         if tenant_id != SYSTEM_TENANT:

@@ -27,7 +27,7 @@ from services.content.tags import TagService
 from services.content.units import UnitService
 from services.content.vocabularies import VocabularyService
 from services.content.vocabulary_files import VocabularyFileService
-from services.content.weaves import WeaveService
+from services.content.weaves import RENDERS, WEAVES, WeaveService
 from storyloom.audit.v1.events_pb2 import ApprovalDecided
 from storyloom.content.v1.events_pb2 import ApprovableEdited, CourseChanged, LessonChanged
 from storyloom.identity.v1.events_pb2 import TenantChanged
@@ -68,6 +68,7 @@ def build(settings: Settings) -> Service:
     )
     files = _add_recordings(service, settings)
     copies = Limiter(COPIES_AT_ONCE, COPY_WAIT_SECONDS)
+    service.limiters |= {"weaves": WEAVES, "renders": RENDERS, "copies": copies}
     service.add(CourseCopyService(service.db, files, copies), PackageService(service.db, files, copies))
     service.holds(HOLDINGS)
     service.decides(*DECIDED)

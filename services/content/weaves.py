@@ -70,7 +70,8 @@ class WeaveService:
             wish = _wish(request, source)
             words = await _words(session, row, request, wish)
         # Outside of any transaction and off the event loop: a long story takes a while.
-        version, draft = await WEAVER.do(_weave, source, row.language, words, wish, current().subject)
+        with self.db.telemetry.timed("weave"):
+            version, draft = await WEAVER.do(_weave, source, row.language, words, wish, current().subject)
         async with self.db.write() as session:
             story = await stories.lock_story(session, row.id)
             require("weave", story)
@@ -96,9 +97,10 @@ class WeaveService:
             cloze=request.cloze,
         )
         frame = Frame(source, story.language, words, shares)
-        rendered.fallback_reason = await self._personal(rendered, frame)
-        if rendered.fallback_reason:
-            await RENDERER.do(_fill, rendered, source.text, as_notes(source.annotations), shares, {})
+        with self.db.telemetry.timed("render"):
+            rendered.fallback_reason = await self._personal(rendered, frame)
+            if rendered.fallback_reason:
+                await RENDERER.do(_fill, rendered, source.text, as_notes(source.annotations), shares, {})
         return rendered
 
     async def _personal(self, rendered: RenderedStory, frame: "Frame") -> Any:

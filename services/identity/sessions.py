@@ -1,6 +1,8 @@
 """SessionService: signing in and out, and the keys that tokens are checked with."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from kit import audit
 from kit.auth import act_as, current
 from kit.db import Database, WriteSession, in_tenant
-from kit.errors import PermissionDenied, Unauthenticated
+from kit.errors import PermissionDenied, StoryloomError, Unauthenticated
 from kit.ids import NIL, SYSTEM_TENANT, new_id
 from kit.models import now
 from services.identity import queries, rules
@@ -22,6 +24,13 @@ from services.identity.users import user_to_proto
 from storyloom.identity.v1 import sessions_pb2
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
+# How a sign-in ended, by the reason of its refusal; never whose it was.
+OUTCOMES = {
+    ErrorReason.INVALID_CREDENTIALS: "wrong",
+    ErrorReason.TOO_MANY_ATTEMPTS: "throttled",
+    ErrorReason.TENANT_SUSPENDED: "suspended",
+}
+
 
 class SessionService:
     SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
@@ -31,8 +40,27 @@ class SessionService:
     ) -> None:
         self.db, self.keyring, self.passwords = db, keyring, passwords
         self.throttle, self.devices = throttle, devices
+        self._sign_ins = db.telemetry.meter.create_counter(
+            "storyloom.sign_ins", unit="{sign_in}", description="Sign-ins by how they ended."
+        )
 
     async def CreateSession(self, request: sessions_pb2.CreateSessionRequest, context: Any) -> sessions_pb2.Session:
+        with self._counted():
+            return await self._sign_in(request)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        outcome = "failed"
+        try:
+            yield
+            outcome = "ok"
+        except StoryloomError as refusal:
+            outcome = OUTCOMES.get(refusal.reason, outcome)
+            raise
+        finally:
+            self._sign_ins.add(1, {"outcome": outcome})
+
+    async def _sign_in(self, request: sessions_pb2.CreateSessionRequest) -> sessions_pb2.Session:
         async with self.db.read(SYSTEM_TENANT) as session:
             tenant = await queries.find_listing(session, request.tenant)
             # An unknown tenant is looked into as well, as an empty one: no answer may tell by its time what exists.

@@ -8,7 +8,8 @@ from asyncpg import QueryCanceledError
 from sqlalchemy import Row, Select, Uuid, bindparam, func, select
 
 from kit.access import visible
-from kit.db import DIALECT, LIMITS, ReadSession
+from kit.connecting import LIMITS
+from kit.db import DIALECT, ReadSession
 from kit.ids import NIL
 from services.audit.models import AuditLog, TreeLeaf
 from services.audit.queries.audit_logs import matching
