@@ -4,7 +4,7 @@ from typing import Any
 
 import asyncpg
 
-from kit.migrations import INFRASTRUCTURE, OWNER, role_of
+from kit.migrations import INFRASTRUCTURE, OWNER, REPLICATION, role_of
 from kit.settings import SERVICES
 
 # Read across tenants by design: they tell that something changed, never what.
@@ -153,14 +153,19 @@ def _key_findings(key: Any) -> list[str]:
 
 
 async def _right_findings(database: asyncpg.Connection) -> list[str]:
-    roles = [role_of(service) for service in SERVICES]
+    roles = [*(role_of(service) for service in SERVICES), REPLICATION]
     rows = await database.fetch(RIGHTS_HELD, list(SERVICES), roles, [*RIGHTS, *EXCESSIVE_RIGHTS], list(RIGHTS))
     found = [f"role {row['role']} may {', '.join(row['rights'])} on {row['table']}" for row in rows]
     return found + [row[0] for row in await database.fetch(SCHEMA_RIGHTS, roles, [*SERVICES, "public"])]
 
 
 async def _role_findings(database: asyncpg.Connection) -> list[str]:
-    roles = [role_of(service) for service in SERVICES]
+    roles = [*(role_of(service) for service in SERVICES), REPLICATION]
     rows = await database.fetch(ROLES, roles)
-    found = [f"role {row['rolname']}: {what}" for row in rows for what, bad in row.items() if bad is True]
+    found = [
+        f"role {row['rolname']}: {what}"
+        for row in rows
+        for what, bad in row.items()
+        if bad is True and (row["rolname"], what) != (REPLICATION, "rolreplication")
+    ]
     return found + [f"role {role} is missing" for role in roles if role not in {row["rolname"] for row in rows}]

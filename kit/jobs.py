@@ -30,6 +30,8 @@ TRIES, PAUSE_SECONDS = 5, 1.0
 PASSING = (Aborted, Unavailable, DeadlineExceeded)
 # Nobody waits for it: counting looks at every row.
 UNHURRIED = "SET LOCAL statement_timeout = '10min'; SET LOCAL transaction_timeout = '10min'"
+# What holds the lock waits for as long as the job takes.
+ENDLESS = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL transaction_timeout = 0"
 SECONDS_BETWEEN_LINES = 5.0
 BAR = 30
 COLUMNS = "name, state, tenant_id, position, done, total"
@@ -113,16 +115,14 @@ class Runner:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        # A session's lock: it ends with the connection, also when the process is killed.
-        async with self._db.engine.connect() as connection:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
+        # A transaction's lock: it ends with the connection, also when the process is killed; and it holds through a
+        # pooler, which would lend a session to others meanwhile. Waiting, it keeps no rows from being cleaned up.
+        async with self._db.read(NIL) as session:
+            await session.driver.execute(ENDLESS)
             key = f"{self._db.service}.jobs.{self._job.name}"
-            if not await driver.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", key):
+            if not await session.driver.fetchval("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", key):
                 raise JobError(f"{self._job.name} is running already.")
-            try:
-                yield
-            finally:
-                await driver.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", key)
+            yield
 
     async def _begin(self, *, restart: bool) -> Standing:
         found = next((one for one in await standings(self._db) if one.name == self._job.name), None)

@@ -1,7 +1,12 @@
-"""Roles, schemas and migrations: `python -m kit.migrations bootstrap|upgrade|revision`, and what migrations share."""
+"""Roles, schemas and migrations: `python -m kit.migrations upgrade|downgrade|revision`, and what migrations share."""
 
 import argparse
+import asyncio
+import io
+import logging
 import os
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -15,11 +20,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from kit.altering import IN_USE, LIMITS, MigrationError, tried
+from kit.connecting import limits_of_role
 from kit.settings import SERVICES
 
 DATABASE_NAME = "storyloom"
-# Migrates, and owns all tables; makes backups, and may only read.
-OWNER, BACKUP = "storyloom_owner", "storyloom_backup"
+# Migrates, and owns all tables; makes backups, and may only read; receives the write-ahead log, and may read no table.
+OWNER, BACKUP, REPLICATION = "storyloom_owner", "storyloom_backup", "storyloom_replication"
 # Tables without a tenant's data, which therefore carry no policy.
 INFRASTRUCTURE = frozenset({"outbox", "inbox", "alembic_version"})
 ROOT = Path(__file__).parent.parent
@@ -32,7 +39,7 @@ def role_of(service: str) -> str:
     return f"storyloom_{service}"
 
 
-ROLES = (OWNER, BACKUP, *(role_of(service) for service in SERVICES))
+ROLES = (OWNER, BACKUP, REPLICATION, *(role_of(service) for service in SERVICES))
 
 
 async def bootstrap(admin_url: str, passwords: dict[str, str]) -> None:
@@ -60,6 +67,11 @@ async def make_roles(admin: Any, passwords: dict[str, str]) -> None:
         await _ensure_role(admin, role, passwords[role])
     await admin.execute(f"GRANT pg_read_all_data TO {BACKUP}")
     await admin.execute(f"ALTER ROLE {BACKUP} SET default_transaction_read_only = on")
+    # The administrator of a managed server may not give this right: there the provider keeps the log.
+    if await admin.fetchval("SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user"):
+        await admin.execute(f"ALTER ROLE {REPLICATION} REPLICATION")
+    for service in SERVICES:
+        await admin.execute(limits_of_role(role_of(service)))
 
 
 async def prepare_schemas(database: Any) -> None:
@@ -213,11 +225,12 @@ def grant(schema: str, *tables: str, rights: str = "SELECT, INSERT, UPDATE, DELE
         op.execute(f"GRANT {rights} ON {schema}.{table} TO {role_of(schema)}")
 
 
-def config(service: str, url: str) -> Config:
-    """Alembic's configuration for one service's history."""
+def config(service: str, url: str, *, also: Path | None = None) -> Config:
+    """Alembic's configuration for one service's history, and that of another folder which goes on from it."""
     made = Config()
+    folders = [ROOT / "services" / service / "migrations", *([also] if also else [])]
     made.set_main_option("script_location", str(ROOT / "kit" / "alembic"))
-    made.set_main_option("version_locations", str(ROOT / "services" / service / "migrations"))
+    made.set_main_option("version_locations", os.pathsep.join(map(str, folders)))
     made.set_main_option("path_separator", "os")
     made.set_main_option("file_template", "%%(year)d_%%(month).2d_%%(day).2d_%%(hour).2d%%(minute).2d_%%(slug)s")
     made.attributes["service"], made.attributes["url"] = service, url
@@ -230,23 +243,46 @@ def metadata_of(service: str) -> MetaData:
     return found
 
 
-def upgrade(service: str, url: str, revision: str = "head") -> None:
+def upgrade(service: str, url: str, revision: str = "head", *, also: Path | None = None) -> None:
     """Brings one service's schema to the revision."""
-    command.upgrade(config(service, url), revision)
+    _migrate(command.upgrade, service, url, revision, also)
 
 
-async def at_head(service: str, url: str) -> bool:
-    """Whether the service's schema is at the newest revision, without starting Alembic."""
-    from alembic.script import ScriptDirectory
+def downgrade(service: str, url: str, revision: str, *, also: Path | None = None) -> None:
+    """Takes one service's schema back to the revision."""
+    _migrate(command.downgrade, service, url, revision, also)
 
-    heads = set(ScriptDirectory.from_config(config(service, url)).get_heads())
+
+def _migrate(
+    act: Callable[[Config, str], None], service: str, url: str, revision: str, also: Path | None
+) -> None:
+    def migrate() -> None:
+        made = config(service, url, also=also)
+        in_use = IN_USE if asyncio.run(current(service, url)) else {}
+        made.attributes["limits"] = LIMITS | in_use | {"application_name": "storyloom-migrations"}
+        act(made, revision)
+
+    tried(service, migrate)
+
+
+def statements(service: str, revisions: str, *, down: bool = False, also: Path | None = None) -> str:
+    """The SQL of the migrations from one revision to another, as `base:202611220900`."""
+    made = config(service, "", also=also)
+    made.output_buffer = io.StringIO()
+    made.attributes["limits"] = LIMITS | IN_USE
+    (command.downgrade if down else command.upgrade)(made, revisions, sql=True)
+    return made.output_buffer.getvalue()
+
+
+async def current(service: str, url: str) -> tuple[str, ...]:
+    """The revision that the service's schema is at; none before its first migration."""
     engine = create_async_engine(async_url(url), poolclass=pool.NullPool)
     async with engine.connect() as connection:
         found = await connection.run_sync(
             lambda sync: MigrationContext.configure(sync, opts={"version_table_schema": service}).get_current_heads()
         )
     await engine.dispose()
-    return set(found) == heads
+    return found
 
 
 def async_url(url: str) -> str:
@@ -254,23 +290,37 @@ def async_url(url: str) -> str:
     return url.replace("postgresql://", "postgresql+asyncpg://", 1)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="Migrates the schemas of the services; the URL is OWNER_DATABASE_URL.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("upgrade").add_argument("services", nargs="*", default=SERVICES)
+    back = commands.add_parser("downgrade", help="take one service's schema back")
+    back.add_argument("service", choices=SERVICES)
+    back.add_argument("revision", help="the newest that stays; -1 takes the last one back, base all of them")
     revision = commands.add_parser("revision")
     revision.add_argument("service", choices=SERVICES)
     revision.add_argument("name", help="what it does, verb first: create_stories")
     arguments = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
     url = os.environ["OWNER_DATABASE_URL"]
     if arguments.command == "revision":
         made = config(arguments.service, url)
         identity = datetime.now(UTC).strftime("%Y%m%d%H%M")
         command.revision(made, arguments.name, autogenerate=True, rev_id=identity)
-        return
-    for service in arguments.services or SERVICES:
-        upgrade(service, url)
+        return 0
+    down = arguments.command == "downgrade"
+    try:
+        for service in [arguments.service] if down else arguments.services or SERVICES:
+            if down:
+                downgrade(service, url, arguments.revision)
+            else:
+                upgrade(service, url)
+            sys.stdout.write(f"{service} is at {', '.join(asyncio.run(current(service, url))) or 'nothing'}\n")
+    except MigrationError as error:
+        sys.stderr.write(f"migrations: {error}\n")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

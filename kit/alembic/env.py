@@ -1,4 +1,4 @@
-"""The one Alembic environment: online, one service's schema at a time, with limits on what a migration may hold up."""
+"""The one Alembic environment: one service's schema at a time, with limits on what a migration may hold up."""
 
 import asyncio
 from typing import Any
@@ -7,10 +7,13 @@ from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from kit.altering import LIMITS, keep_others_out
 from kit.migrations import async_url, metadata_of
 
 SERVICE: str = context.config.attributes["service"]
 URL: str = context.config.attributes["url"]
+SETTINGS: dict[str, str] = context.config.attributes.get("limits", LIMITS)
+OPTIONS: dict[str, Any] = {"version_table_schema": SERVICE, "transaction_per_migration": True}
 
 
 def including(connection: Connection) -> Any:
@@ -26,27 +29,39 @@ def including(connection: Connection) -> Any:
 
 
 def migrate(connection: Connection) -> None:
-    connection.execute(text("SET lock_timeout = '1s'"))
-    connection.execute(text("SET statement_timeout = '60s'"))
-    connection.commit()
+    keep_others_out(connection, SERVICE)
     context.configure(
         connection=connection,
         target_metadata=metadata_of(SERVICE),
-        version_table_schema=SERVICE,
         include_schemas=True,
         include_name=including(connection),
         compare_server_default=True,
-        transaction_per_migration=True,
+        **OPTIONS,
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
 async def run() -> None:
-    engine = create_async_engine(async_url(URL), poolclass=pool.NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(migrate)
-    await engine.dispose()
+    # As the connection's own, so that RESET brings them back.
+    engine = create_async_engine(async_url(URL), poolclass=pool.NullPool, connect_args={"server_settings": SETTINGS})
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
 
 
-asyncio.run(run())
+def show() -> None:
+    """Writes the statements instead of running them."""
+    context.configure(dialect_name="postgresql", literal_binds=True, **OPTIONS)
+    for name, value in SETTINGS.items():
+        context.static_output(f"SET {name} = '{value}';")
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    show()
+else:
+    asyncio.run(run())
