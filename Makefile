@@ -3,12 +3,15 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup gen run tour phone trace test test-fast lint types check bench proof lock sbom licences audit job backup restore restore-drill manifests migration clean
+.PHONY: help setup gen run restart tour phone trace test test-fast test-pooler lint types check bench proof lock sbom licences audit job backup wal restore restore-drill manifests migration clean
 
 BIN := .venv/bin
 RUN := PYTHONPATH=gen $(BIN)/python
 # As many workers as processors, but no more than the databases of one small machine can bear.
 PYTEST := $(RUN) -m pytest -n auto --maxprocesses=4 --dist loadgroup
+# What touches the database by ways of its own: the others go the same ways.
+POOLED := $(addprefix tests/kit/test_,$(addsuffix .py,db relay events errors faults pipeline resources jobs telemetry)) \
+	tests/fault/test_pool_storm.py
 PYTHON_CODE := kit services gateway deploy benchmarks tools
 # With their folders, whose time changes when a file is taken away.
 PROTOS := $(shell find protos -name '*.proto' -o -type d -not -name __pycache__ 2>/dev/null)
@@ -28,8 +31,11 @@ gen/descriptors.binpb: $(PROTOS) protos/generate.py requirements-dev.lock | setu
 	@made=$$($(RUN) protos/generate.py 2>&1) || { echo "$$made" >&2; exit 1; }
 	@touch $@
 
-run: gen ## start everything on this machine and stay until Ctrl-C
+run: gen ## start everything on this machine and stay until Ctrl-C (REPLICAS=2: two processes of each service)
 	@PYTHONPATH=gen exec $(BIN)/python -m deploy.local run
+
+restart: gen ## replace what runs without failing a request (WHAT=content, gateway; default all); needs REPLICAS=2
+	@$(RUN) -m deploy.local restart $(or $(WHAT),all)
 
 tour: gen ## walk through the main job, starting the stack if it does not run
 	@PYTHONPATH=gen exec $(BIN)/python -m deploy.tour
@@ -46,12 +52,16 @@ test: gen ## run all tests
 test-fast: gen ## run the tests that take no whole stack
 	@$(PYTEST) -m 'not slow'
 
-lint: gen ## check style and who imports whom
+lint: gen ## check style, who imports whom, and what migrations hold up
 	@$(RUN) -m ruff check .
 	@PYTHONPATH=gen $(BIN)/lint-imports
+	@$(RUN) -m tools.lint_migrations
 
 types: gen ## check types
 	@$(RUN) -m mypy --strict $(PYTHON_CODE)
+
+test-pooler: gen ## run the tests of the data layer through PgBouncer, six server connections for each service
+	@PGBOUNCER=6 $(RUN) -m pytest $(POOLED)
 
 check: gen lint types test ## everything that must pass before a change goes in
 
@@ -61,6 +71,7 @@ bench: gen ## measure the running stack
 	@$(RUN) -m benchmarks.searches
 	@$(RUN) -m benchmarks.reviews
 	@$(RUN) -m benchmarks.syncs
+	@$(RUN) -m benchmarks.tracing
 
 proof: gen ## run all tests with many more random cases
 	@HYPOTHESIS_PROFILE=proof $(PYTEST) --timeout=3600
@@ -86,11 +97,14 @@ job: gen ## run a job of a service (SERVICE=content NAME=backfill_chunks; DO=lis
 backup: gen ## back up the database and the uploaded files; old backups go after a week
 	@$(RUN) -m deploy.backups create
 
-restore: gen ## bring a backup back (BACKUP=name, default the newest); what is there is kept
-	@$(RUN) -m deploy.backups restore $(or $(BACKUP),latest)
+wal: gen ## archive every change of the running stack within seconds, and stay until Ctrl-C
+	@PYTHONPATH=gen exec $(BIN)/python -m deploy.backups wal
 
-restore-drill: gen ## restore the newest backup on a server of its own and check all of it
-	@$(RUN) -m deploy.backups drill $(or $(BACKUP),latest)
+restore: gen ## bring back a backup (BACKUP=name, default the newest) or a moment (AT=2026-11-22T21:00:00Z); what is there is kept
+	@$(RUN) -m deploy.backups restore $(if $(AT),--at $(AT),$(or $(BACKUP),latest))
+
+restore-drill: gen ## restore the newest backup, or a moment (AT=...), on a server of its own and check all of it
+	@$(RUN) -m deploy.backups drill $(if $(AT),--at $(AT),$(or $(BACKUP),latest))
 
 manifests: gen ## make the Kubernetes manifests and the dashboards, in gen/
 	@$(RUN) -m deploy.kubernetes

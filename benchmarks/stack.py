@@ -45,7 +45,7 @@ class Stack:
         return {name: one.pid for name, one in self.state.programs.items() if one.process()}
 
     def address(self, service: str) -> str:
-        return str(self.settings.services[service])
+        return str(self.settings.services[service][0])
 
 
 @contextmanager
@@ -107,6 +107,12 @@ def quiet_gateway(settings: Settings) -> Iterator[None]:
             # A gateway that has gone has forgotten the values too.
             with suppress(httpx.HTTPError):
                 _modify(admin, {key: before.get(key, "") for key in QUIET})
+
+
+def sample(settings: Settings, percent: int) -> None:
+    """Has the gateway trace so many of a hundred requests from now on."""
+    with _admin(settings) as admin:
+        _modify(admin, {"tracing.random_sampling": str(percent)})
 
 
 def _admin(settings: Settings) -> httpx.Client:

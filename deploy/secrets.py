@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy import certificates
-from deploy.local.secrets import BACKUP, OWNER, load_secrets, role_passwords
+from deploy.local.secrets import BACKUP, OWNER, REPLICATION, load_secrets, role_passwords
 from kit.migrations import DATABASE_NAME, role_of
 from kit.settings import SERVICES
 
@@ -42,6 +42,8 @@ class Handout:
         made["backup"] = {"BACKUP_DATABASE_URL": self._url("storyloom_backup", self._password(BACKUP))}
         # It asks whether there is a server of its own only when it is not told of one.
         made["backup"]["DATABASE_URL"] = made["backup"]["BACKUP_DATABASE_URL"]
+        receiver = self._url("storyloom_replication", self._password(REPLICATION))
+        made["wal"] = {"REPLICATION_DATABASE_URL": receiver}
         made["postgres"] = {"POSTGRES_PASSWORD": self._values[ADMIN_PASSWORD]}
         return made
 

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
 
 from deploy.backups.server import scratch_server
+from tests.pgbouncer import ASKED_FOR, pgbouncer
 from tests.postgres import Cluster, migrated
 from tests.running import Running, running_platform
 from tests.stack import School, Stack, found_school
@@ -35,8 +37,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Running]:
-    """PostgreSQL, five services and Envoy as processes, with the demo school. Its tests share one worker."""
-    with running_platform() as running:
+    """PostgreSQL, five services (learning twice) and Envoy as processes, with the demo school. Its tests share one
+    worker."""
+    with running_platform("learning") as running:
         yield running
 
 
@@ -44,7 +47,12 @@ def platform() -> Iterator[Running]:
 async def cluster() -> AsyncIterator[Cluster]:
     """A migrated cluster of this worker's own."""
     async with scratch_server() as admin_url:
-        yield await migrated(admin_url)
+        found = await migrated(admin_url)
+        if not ASKED_FOR:
+            yield found
+            return
+        with pgbouncer(admin_url, found.passwords, connections=ASKED_FOR) as folder:
+            yield replace(found, pooler=folder)
 
 
 @pytest.fixture(scope="session")

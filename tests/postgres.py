@@ -6,20 +6,24 @@ from dataclasses import dataclass
 
 from kit import migrations
 from kit.settings import SERVICES
+from tests.pgbouncer import through
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running server with the platform's roles, schemas and tables. Passwords are by role name."""
+    """A running server with the platform's roles, schemas and tables. Passwords are by role name; `pooler` is where
+    PgBouncer's sockets are, if services go through it."""
 
     admin_url: str
     passwords: dict[str, str]
+    pooler: str = ""
 
     def url(self, role: str) -> str:
         return migrations.in_database(self.admin_url, "storyloom", user=role, password=self.passwords[role])
 
     def service_url(self, service: str) -> str:
-        return self.url(migrations.role_of(service))
+        url = self.url(migrations.role_of(service))
+        return through(url, self.pooler) if self.pooler else url
 
     @property
     def owner_url(self) -> str:
@@ -30,9 +34,9 @@ class Cluster:
         return migrations.in_database(self.admin_url, "storyloom")
 
 
-async def migrated(admin_url: str) -> Cluster:
+async def migrated(admin_url: str, passwords: dict[str, str] | None = None) -> Cluster:
     """The platform's roles, schemas and tables on an empty server."""
-    cluster = Cluster(admin_url, {role: secrets.token_hex(16) for role in migrations.ROLES})
+    cluster = Cluster(admin_url, passwords or {role: secrets.token_hex(16) for role in migrations.ROLES})
     await migrations.bootstrap(admin_url, cluster.passwords)
     for service in SERVICES:
         await asyncio.to_thread(migrations.upgrade, service, cluster.owner_url)

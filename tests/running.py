@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from deploy.local.control import order
 from deploy.local.secrets import read_secrets
 from deploy.local.settings import PORTS, Settings, read_settings
 from deploy.local.state import read_state
@@ -21,6 +22,8 @@ from deploy.rest import Rest
 from tests.stack import free_port
 
 START_SECONDS = 120.0
+# How long a replaced gateway goes on with what it has begun.
+GATEWAY_DRAIN = 4
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "GRPC_ENABLE_FORK_SUPPORT")
 
 
@@ -49,6 +52,12 @@ class Running:
         """What a crash is like: no signal handler runs."""
         os.kill(self.pid(name), signal.SIGKILL)
 
+    def restart(self, what: str) -> list[str]:
+        """Replaces a service's processes, the gateway or all; what the runner says of it."""
+        said: list[str] = []
+        order(self.settings.control_socket, what, said.append)
+        return said
+
     def healthy(self) -> bool:
         try:
             return httpx.get(f"{self.url}/healthz", timeout=2).status_code == httpx.codes.OK
@@ -62,15 +71,18 @@ class Running:
 
 
 @contextmanager
-def running_platform() -> Iterator[Running]:
-    """Starts it with the demo school and stops it."""
+def running_platform(*doubled: str) -> Iterator[Running]:
+    """Starts it with the demo school and stops it; these services have two processes."""
     with tempfile.TemporaryDirectory(prefix="sl-e2e-") as folder:
         # Nothing of what other tests have set for services in this process: the runner would take it for its user's.
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | {
             "RUN_DIRECTORY": folder,
             "GATEWAY_ADDRESS": f"127.0.0.1:{free_port()}",
             "TRACE_ADDRESS": f"127.0.0.1:{free_port()}",
-            **{f"{name.upper()}_ADDRESS": f"127.0.0.1:{free_port()}" for name in PORTS},
+            "GATEWAY_DRAIN": str(GATEWAY_DRAIN),
+            # Whoever follows the log need not wait.
+            "AUDIT_CHECKPOINT_SECONDS": "1",
+            **{f"{name.upper()}_ADDRESS": _addresses(2 if name in doubled else 1) for name in PORTS},
         }
         log = Path(folder, "runner.log").open("w+")  # noqa: SIM115  # it stays open for the runner
         command = [sys.executable, "-W", "ignore", "-m", "deploy.local", "run"]
@@ -83,6 +95,10 @@ def running_platform() -> Iterator[Running]:
             runner.terminate()
             runner.wait(timeout=30)
             log.close()
+
+
+def _addresses(number: int) -> str:
+    return ",".join(f"127.0.0.1:{free_port()}" for _ in range(number))
 
 
 def _wait(runner: "subprocess.Popen[bytes]", log: Path) -> None:

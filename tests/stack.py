@@ -27,6 +27,7 @@ from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
 from tests.postgres import Cluster
+from tests.statements import record_statements
 
 Stub = TypeVar("Stub")
 PLATFORM_EMAIL = "root@platform.example"
@@ -58,7 +59,7 @@ def from_address(address: str) -> tuple[tuple[str, str], ...]:
 
 
 class Stack:
-    """The services of one cluster; `settings` are by service, `services` what runs."""
+    """The services of one cluster; `settings` are by service, `services` what runs, `statements` what it asked for."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -82,6 +83,7 @@ class Stack:
             name: shared
             | {
                 "DATABASE_URL": cluster.service_url(name),
+                "DATABASE_POOLER": "transaction" if cluster.pooler else "",
                 "LISTEN_ADDRESS": f"127.0.0.1:{ports[name]}",
                 "SERVICE_CREDENTIAL": json.dumps(keys[name].as_dict(private=True)),
                 "DRAIN_GRACE": "1",
@@ -89,12 +91,14 @@ class Stack:
             for name in SERVICES
         }
         self.services: dict[str, Service] = {}
+        self.statements: set[str] = set()
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def start(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in self.environments["identity"].items():
             if name.startswith(("PLATFORM_", "GATEWAY_")):
                 monkeypatch.setenv(name, value)
+        self.statements = record_statements(monkeypatch)
         for name in SERVICES:
             await self.start_service(name)
 

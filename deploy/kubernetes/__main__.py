@@ -23,6 +23,8 @@ def settings() -> Resource:
     data |= {f"TLS_{name}": path for name, path in TLS.items()}
     data |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "TRACE_SAMPLE_PERCENT": "1"}
     data |= {"DRAIN_DELAY": str(DRAIN_DELAY), "DRAIN_GRACE": str(DRAIN_GRACE)}
+    # An ingress controller ends clients' TLS, unless an overlay gives the gateway a certificate.
+    data |= {"TRUSTED_PROXIES": "1"}
     # Pods come and go: a folder of one of them would lose recordings.
     data |= {"STORAGE_BUCKET": "storyloom-recordings", "STORAGE_REGION": "us-east-1"}
     return workloads.resource("ConfigMap", "v1", "storyloom", {"data": data})

@@ -1,7 +1,7 @@
 """Who may connect to whom, as network policies: nobody, but for what `calls` says, the database and the collector."""
 
 from deploy.kubernetes.calls import CALLS, PORTS, callers
-from deploy.kubernetes.workloads import Resource, labels, resource
+from deploy.kubernetes.workloads import METRICS, Resource, labels, resource
 
 SYSTEM = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
 
@@ -23,7 +23,7 @@ def service(name: str) -> Resource:
 
 def gateway() -> Resource:
     watching = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
-    inward = [{"ports": [tcp(8080)]}, {"from": [watching], "ports": [tcp(9901)]}]
+    inward = [{"ports": [tcp(8080)]}, {"from": [watching], "ports": [tcp(METRICS)]}]
     return policy("gateway", inward, [*names_and_telemetry(), *calls("gateway")])
 
 

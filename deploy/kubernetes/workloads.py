@@ -9,8 +9,15 @@ IMAGE = "storyloom"
 ENVOY = "envoyproxy/envoy:v1.40.0"
 USER = 10001
 TLS = {name: f"/run/tls/{file}" for name, file in (("CERTIFICATE", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt"))}
-# The breath between NOT_SERVING and the end of new calls: the gateway looks each second, and others keep addresses.
-DRAIN_DELAY, DRAIN_GRACE = 5, 20
+# The breath between NOT_SERVING and the end of new calls. Services hear of it at once and the gateway within a second,
+# so 2.5 would do (docs/deployment.md, "Restarts"); the rest is for what goes by addresses, which the cluster's name
+# server remembers for five.
+DRAIN_DELAY, LONGEST_CALL = 5, 30
+DRAIN_GRACE = LONGEST_CALL
+# The other way round: until a new pod is known. The gateway asks for names every five seconds, services when they lose
+# a connection.
+READY_SECONDS = 10
+METRICS = 9902
 REPLICAS, MOST_REPLICAS = 2, 6
 CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -72,13 +79,13 @@ def gateway() -> list[Resource]:
     """Envoy, with the configuration that the image of the services writes beside it at each start."""
     shared, tls = mount("configuration", "/gateway"), mount("tls", "/run/tls", read_only=True)
     # Of the gateway itself, not of /healthz: without identity it still has answers to give.
-    ready = {"httpGet": {"path": "/ready", "port": "admin"}, "timeoutSeconds": 3}
+    ready = {"httpGet": {"path": "/ready", "port": "metrics"}, "timeoutSeconds": 3}
     container = {
         "name": "gateway",
         "image": ENVOY,
         "command": ["envoy", "-c", "/gateway/envoy.yaml", "--concurrency", "2", "--disable-hot-restart"],
         "args": ["--log-level", "warning", "--drain-time-s", "10"],
-        "ports": [{"name": "http", "containerPort": 8080}, {"name": "admin", "containerPort": 9901}],
+        "ports": [{"name": "http", "containerPort": 8080}, {"name": "metrics", "containerPort": METRICS}],
         "resources": requests("250m", "128Mi", memory_limit="768Mi"),
         "startupProbe": ready | {"periodSeconds": 1, "failureThreshold": 30},
         "readinessProbe": ready | {"periodSeconds": 5, "failureThreshold": 1},
@@ -91,7 +98,7 @@ def gateway() -> list[Resource]:
     return [
         account("gateway"),
         endpoints("gateway", {"http": 8080}),
-        deployment("gateway", pod("gateway", [container], volumes, 40, [configuration(shared, tls)])),
+        deployment("gateway", pod("gateway", [container], volumes, LONGEST_CALL + 15, [configuration(shared, tls)])),
         autoscaler("gateway"),
         budget("gateway"),
     ]
@@ -105,7 +112,8 @@ def configuration(shared: Resource, tls: Resource) -> Resource:
         "command": ["python", "-m", "gateway.envoy", "--out", "/gateway"],
         "env": [
             {"name": "GATEWAY_ADDRESS", "value": "0.0.0.0:8080"},
-            {"name": "GATEWAY_ADMIN_ADDRESS", "value": "0.0.0.0:9901"},
+            # Administration stays where it is by default: on the pod's own loopback, for `drain`.
+            {"name": "GATEWAY_METRICS_ADDRESS", "value": f"0.0.0.0:{METRICS}"},
         ],
         "envFrom": [{"configMapRef": {"name": "storyloom"}}, {"secretRef": {"name": "storyloom-gateway"}}],
         "resources": requests("100m", "128Mi", memory_limit="256Mi"),
@@ -115,11 +123,14 @@ def configuration(shared: Resource, tls: Resource) -> Resource:
 
 
 def drain() -> str:
-    """Envoy ends at once when told to, so it is told before: answers close their connections, then it may go."""
+    """Envoy ends at once when told to, so it is told before: answers close their connections, then it may go.
+
+    Clients' listener alone is drained: the kubelet goes on to hear that the pod is not ready."""
     lines = ["post() { exec 3<>/dev/tcp/127.0.0.1/9901"]
     request = r"POST $1 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     lines += [f'printf "{request}" >&3', "cat <&3 >/dev/null; }"]
-    return "; ".join([*lines, "post /healthcheck/fail", "sleep 5", "post '/drain_listeners?graceful'", "sleep 12"])
+    steps = ["post /healthcheck/fail", "sleep 5", "post '/drain_listeners?graceful&inboundonly'"]
+    return "; ".join([*lines, *steps, f"sleep {LONGEST_CALL}"])
 
 
 def job(name: str, command: list[str]) -> Resource:
@@ -170,7 +181,7 @@ def pod(
 def deployment(name: str, template: Resource) -> Resource:
     spec = {
         # Without `replicas`: that is the autoscaler's, and a new release must not take it back.
-        "minReadySeconds": 5,
+        "minReadySeconds": READY_SECONDS,
         "revisionHistoryLimit": 5,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "selector": {"matchLabels": labels(name)},

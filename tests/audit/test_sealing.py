@@ -198,7 +198,7 @@ async def keys_of(school: School, subject_id: UUID) -> list[asyncpg.Record]:
 @contextmanager
 def statements(school: School, service: str) -> Iterator[list[str]]:
     """What the service sends to the database through its sessions meanwhile."""
-    telemetry = school.stack.services[service].db._telemetry
+    telemetry = school.stack.services[service].db.telemetry
     sent: list[str] = []
     before = telemetry.statement_span
 

@@ -28,9 +28,7 @@ from tests.stack import School, Stack, refused
 from tests.swift import bucket
 
 LARGEST = 400_000
-DONE = audios_pb2.AudioStatus.AUDIO_STATUS_PROCESSED
-DRAFT = audios_pb2.AudioStatus.AUDIO_STATUS_DRAFT
-
+DONE, DRAFT = audios_pb2.AUDIO_STATUS_PROCESSED, audios_pb2.AUDIO_STATUS_DRAFT
 # On one worker: the server of the bucket takes long to start.
 pytestmark = pytest.mark.xdist_group("audio_files")
 

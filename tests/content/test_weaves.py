@@ -13,7 +13,8 @@ from services.content import versioning
 from storyloom.content.v1 import stories_pb2, story_versions_pb2, vocabularies_pb2
 from storyloom.content.v1.story_versions_pb2 import ChunkKind
 from tests.content.conftest import TEXT, Author, ListEntries, outcomes, undone
-from tests.stack import refused
+from tests.metrics import reading
+from tests.stack import School, refused
 
 
 def woven_words(version: story_versions_pb2.StoryVersion) -> list[str]:
@@ -30,6 +31,12 @@ class TestWeaveStory:
         woven = await teacher.weave((await teacher.story(text=text)).id, "1")
         assert undone(woven.current_version) == woven.current_version.text == text
         assert woven_words(woven.current_version) == ["Grandfather", "boat", "River", "river"]
+
+    async def test_takes_a_time_that_is_measured(self, school: School, teacher: Author, words: Any) -> None:
+        story = await teacher.story()
+        with reading(school.stack.services["content"].telemetry) as reader:
+            await teacher.weave(story.id, "1")
+            assert reader.value("storyloom.work.duration", work="weave") == 1
 
     async def test_counts_what_it_wove(self, teacher: Author, words: Any) -> None:
         version = (await teacher.weave((await teacher.story()).id, "0.4")).current_version

@@ -121,7 +121,7 @@ class TestCompose:
 
     def test_shows_the_database_to_none_but_its_users(self, compose: dict[str, Any]) -> None:
         users = {name for name, one in compose["services"].items() if "data" in one.get("networks", ())}
-        assert users == {*SERVICES, "postgres", "bootstrap", "migrations", "backup"}
+        assert users == {*SERVICES, "postgres", "bootstrap", "migrations", "backup", "wal"}
 
     def test_starts_in_the_order_of_needs(self, compose: dict[str, Any]) -> None:
         services = compose["services"]

@@ -14,6 +14,7 @@ from deploy.kubernetes.__main__ import OUT, manifests, text
 from deploy.kubernetes.calls import CALLS, PORTS
 from deploy.local.secrets import load_secrets
 from gateway.descriptors import CLUSTERS
+from gateway.routes import LONGEST_UNARY
 from kit.server import Service
 from kit.settings import SERVICES, Settings
 from services.callers import ALLOWED
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 OLDEST, NEWEST = "1.32", kubernetes_validate.latest_version()
 PODS = ("Deployment", "Job")
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "example"
+EXAMPLE_TLS = EXAMPLE.with_name("example-tls")
 RESOURCES = [
     pytest.param(one, id=f"{name}-{one['kind']}")
     for name, found in manifests().items()
@@ -120,7 +122,7 @@ class TestManifests:
         kubernetes_validate.validate(made, version, strict=True)
 
     @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed: kustomizations not rendered")
-    @pytest.mark.parametrize("folder", ["base", "migrations", "bootstrap", EXAMPLE])
+    @pytest.mark.parametrize("folder", ["base", "migrations", "bootstrap", EXAMPLE, EXAMPLE_TLS])
     def test_are_rendered_by_kustomize(self, folder: str | Path, written: Path) -> None:
         command = ["kubectl", "kustomize", written / folder]
         rendered = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -129,7 +131,7 @@ class TestManifests:
         for one in found:
             kubernetes_validate.validate(one, NEWEST, strict=True)
         images = {box["image"] for one in found if one["kind"] in PODS for box in boxes(one)}
-        wanted = "registry.example/storyloom:0.1.0" if folder == EXAMPLE else "storyloom:latest"
+        wanted = "registry.example/storyloom:0.1.0" if folder in (EXAMPLE, EXAMPLE_TLS) else "storyloom:latest"
         assert wanted in images
 
 
@@ -159,7 +161,7 @@ class TestPods:
                 "LISTEN_ADDRESS",
                 "INSTANCE",
                 "GATEWAY_ADDRESS",
-                "GATEWAY_ADMIN_ADDRESS",
+                "GATEWAY_METRICS_ADDRESS",
             }
 
     @pytest.mark.parametrize("name", SERVICES)
@@ -168,6 +170,8 @@ class TestPods:
         data = manifests()["base/settings.yaml"][0]["data"]
         grace = made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
         assert grace > float(data["DRAIN_DELAY"]) + float(data["DRAIN_GRACE"])
+        # As long as a caller may give a call.
+        assert float(data["DRAIN_GRACE"]) >= float(LONGEST_UNARY.removesuffix("s"))
         # So that none is missing while one is replaced.
         assert made["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 

@@ -78,7 +78,7 @@ class TestSecrets:
             path.stem: dict(line.split("=", 1) for line in path.read_text().splitlines())
             for path in folder.glob("*.env")
         }
-        assert {*SERVICES, "gateway", "migrations", "bootstrap", "backup", "postgres", "compose"} == files.keys()
+        assert {*SERVICES, "gateway", "migrations", "bootstrap", "backup", "wal", "postgres", "compose"} == files.keys()
         assert files["gateway"].keys() == {"GATEWAY_SECRET"}
         assert files["migrations"].keys() == {"OWNER_DATABASE_URL"}
         for name in ("KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY", "AUDIT_KEY_ENCRYPTION_KEY"):

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,52 @@ class TestChild:
             await child.stop(grace=2)
         assert sorted(os.listdir(place)) == ["program.log", "program.log.1"]
         assert (place / "program.log").read_text() == "up\n"
+
+
+class TestReplacing:
+    async def test_ends_one_and_starts_the_next(self, place: Path) -> None:
+        said: list[str] = []
+        child = Child(program(LIVE, place), said.append)
+        await child.start()
+        first = child.pid
+        assert first is not None
+        await child.replace(grace=2)
+        assert not alive(first)
+        assert child.pid not in (None, first)
+        # It did not die, so nobody says so; should it, it is started again as ever.
+        assert (said, child.deaths) == ([], 0)
+        os.kill(child.pid or 0, signal.SIGKILL)
+        await until(lambda: child.deaths == 1 and child.pid is not None)
+        await child.stop(grace=2)
+
+    async def test_goes_on_with_one_that_does_not_start(self, place: Path) -> None:
+        made = place / "made"
+        code = f"import pathlib; pathlib.Path({str(made)!r}).open('x'); {LIVE}"
+        child = Child(program(code, place), lambda _: None)
+        await child.start()
+        with pytest.raises(RunError, match="stopped at its start"):
+            await child.replace(grace=2)
+        made.unlink()
+        await until(lambda: child.pid is not None and made.exists())
+        await child.stop(grace=2)
+
+    async def test_after_a_death_takes_the_command_for_that(self, place: Path) -> None:
+        first = program(LIVE, place)
+        anew = python(f"print('anew', flush=True); {LIVE}", place)
+        child = Child(replace(first, anew=anew), lambda _: None)
+        await child.start()
+        os.kill(child.pid or 0, signal.SIGKILL)
+        await until(lambda: "anew" in first.log.read_text())
+        await child.stop(grace=2)
+
+    async def test_waits_for_one_that_ends_by_itself(self, place: Path) -> None:
+        child = Child(program("import time; print('up', flush=True); time.sleep(0.5)", place), lambda _: None)
+        await child.start()
+        child.let_die()
+        began = time.monotonic()
+        await child.until_ended(patience=5)
+        assert child.pid is None
+        assert time.monotonic() - began < 3
 
 
 class TestRunStep:

@@ -1,5 +1,6 @@
 """What stands in the way of a run is said in one sentence; what an earlier run left is cleaned up, by id."""
 
+import asyncio
 import os
 import socket
 import stat
@@ -12,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.control import Control, order
+from deploy.local.environment import Environments
 from deploy.local.errors import RunError
+from deploy.local.gateway import check_envoy, envoy, gateway_program
 from deploy.local.postgres import make_private
+from deploy.local.processes import Say
+from deploy.local.secrets import load_secrets
 from deploy.local.settings import ROOT, Settings, UnixAddress, read_settings
-from deploy.local.stack import check_envoy, check_ports, envoy
+from deploy.local.stack import check_ports
 from deploy.local.state import Running, only_runner, read_state, stop_left_over, write_state
 
 
@@ -50,6 +56,100 @@ class TestPorts:
     def test_an_address_that_is_none_is_refused(self, text: str) -> None:
         with pytest.raises(RunError, match=r"CONTENT_ADDRESS=.* is not an address"):
             read_settings({"CONTENT_ADDRESS": text})
+
+
+class TestSeveralProcesses:
+    def test_are_at_ports_a_hundred_apart(self) -> None:
+        found = read_settings({"REPLICAS": "2"}, root=ROOT).services
+        assert {name: [one.port for one in addresses] for name, addresses in found.items()} == {
+            "identity": [7101, 7201],
+            "content": [7102, 7202],
+            "learning": [7103, 7203],
+            "assessment": [7104, 7204],
+            "audit": [7105, 7205],
+        }
+
+    def test_are_told_apart_and_have_time_to_go(self, place: Path) -> None:
+        addresses = "127.0.0.1:17102, 127.0.0.1:17202"
+        settings = read_settings({"CONTENT_ADDRESS": addresses}, root=place)
+        made = Environments(settings, load_secrets(place / "secrets.env"), "postgresql://x@/x", {"INSTANCE": "here"})
+        one, two = made.service("content", 0), made.service("content", 1)
+        listed = "127.0.0.1:17102,127.0.0.1:17202"
+        assert made.tool()["CONTENT_ADDRESS"] == listed
+        assert (one["LISTEN_ADDRESS"], two["LISTEN_ADDRESS"]) == tuple(listed.split(","))
+        assert (one["INSTANCE"], two["INSTANCE"], made.service("audit")["INSTANCE"]) == ("here-1", "here-2", "here")
+        assert float(one["DRAIN_DELAY"]) > 2
+        assert "DRAIN_DELAY" not in made.service("audit")
+
+    def test_of_one_service_may_not_share_a_port(self, settings: Settings) -> None:
+        twice = settings.services["audit"] * 2
+        with pytest.raises(RunError, match=f"^{twice[0]} is given twice: choose another with AUDIT_ADDRESS"):
+            check_ports(replace(settings, services={"audit": twice}))
+
+    @pytest.mark.parametrize(("name", "text"), [("REPLICAS", "3"), ("REPLICAS", "two"), ("GATEWAY_DRAIN", "0")])
+    def test_a_number_that_is_none_is_refused(self, name: str, text: str) -> None:
+        with pytest.raises(RunError, match=f"{name}={text} is not a whole number from 1 to"):
+            read_settings({name: text})
+
+
+class TestOrders:
+    async def test_are_carried_out_one_after_another_and_told_of(self, place: Path) -> None:
+        at_work: list[str] = []
+
+        async def act(what: str, say: Say) -> None:
+            at_work.append(what)
+            say(f"{what} begins")
+            await asyncio.sleep(0.1)
+            assert at_work == [what]
+            at_work.clear()
+            if what == "bad":
+                raise RunError("It is bad.")
+
+        control = Control(place / "runner.sock", act)
+        await control.start()
+        try:
+            said: list[str] = []
+            give = partial(asyncio.to_thread, order, place / "runner.sock")
+            await asyncio.gather(give("one", said.append), give("two", said.append))
+            assert sorted(said) == ["one begins", "two begins"]
+            with pytest.raises(RunError, match=r"^It is bad\.$"):
+                await give("bad", said.append)
+        finally:
+            await control.stop()
+
+    async def test_are_given_up_when_the_runner_ends(self, place: Path) -> None:
+        begun = asyncio.Event()
+
+        async def act(what: str, say: Say) -> None:
+            begun.set()
+            await asyncio.sleep(60)
+
+        control = Control(place / "runner.sock", act)
+        await control.start()
+        giving = asyncio.create_task(asyncio.to_thread(order, place / "runner.sock", "x", lambda _: None))
+        await begun.wait()
+        await control.stop()
+        with pytest.raises(RunError, match="ended before it was done"):
+            await giving
+
+    def test_without_a_runner_are_refused_with_the_way_out(self, place: Path) -> None:
+        with pytest.raises(RunError, match="takes no orders"):
+            order(place / "runner.sock", "x", lambda _: None)
+
+
+class TestGateway:
+    def test_s_next_takes_over_the_port_and_after_a_death_begins_anew(self, settings: Settings) -> None:
+        environments = Environments(settings, load_secrets(settings.directory / "secrets.env"), "postgresql://x@/x", {})
+        first, next_one = (gateway_program(settings, environments, epoch) for epoch in (0, 1))
+        assert next_one.command.arguments[-2:] == ["--restart-epoch", "1"]
+        assert next_one.anew is not None
+        assert next_one.anew.arguments[-2:] == ["--restart-epoch", "0"]
+        # Each has its own files, the same place to meet, and no other checkout's.
+        assert first.command.arguments[2] != next_one.command.arguments[2]
+        at = first.command.arguments.index("--base-id")
+        assert first.command.arguments[at : at + 4] == next_one.command.arguments[at : at + 4]
+        elsewhere = replace(settings, directory=settings.directory / "elsewhere")
+        assert gateway_program(elsewhere, environments, 0).command.arguments[at + 1] != first.command.arguments[at + 1]
 
 
 class TestAdministration:
@@ -111,7 +211,9 @@ class TestCommandLine:
         assert done.returncode == 1
         assert f"already runs from this checkout (process {os.getpid()})" in done.stderr
 
-    @pytest.mark.parametrize("command", [("status",), ("trace",), ("trace", "banana"), ("migration", "audit", "add_x")])
+    @pytest.mark.parametrize(
+        "command", [("status",), ("restart", "audit"), ("trace",), ("trace", "banana"), ("migration", "audit", "add_x")]
+    )
     def test_the_others_say_what_is_missing(self, settings: Settings, command: tuple[str, ...]) -> None:
         done = local(*command, environment=environment(settings))
         assert done.returncode == 1
@@ -120,7 +222,8 @@ class TestCommandLine:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    addresses = {**settings.services} | {"gateway": settings.gateway, "trace": settings.traces}
+    addresses = {name: one[0] for name, one in settings.services.items()}
+    addresses |= {"gateway": settings.gateway, "trace": settings.traces}
     made = {f"{name.upper()}_ADDRESS": str(address) for name, address in addresses.items()}
     return made | {"RUN_DIRECTORY": str(settings.directory), "DATABASE_URL": ""}
 

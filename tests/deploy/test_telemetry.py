@@ -36,7 +36,7 @@ UNITS = {"ms": "_milliseconds", "s": "_seconds", "By": "_bytes", "1": "_ratio", 
 OWN = {"up"}
 # What no series is called, though it stands where one could.
 WORDS = re.compile(
-    r"\b(sum|rate|increase|by|le|on|and|or|unless|absent|max|min|count|histogram_quantile|label_replace)\b"
+    r"\b(sum|rate|increase|by|le|on|and|or|unless|absent|max|max_over_time|min|count|histogram_quantile|label_replace)\b"
 )
 
 
@@ -66,7 +66,7 @@ def series(query: str) -> set[str]:
 def of_services() -> set[str]:
     """The metrics of kit and services, as the collector's Prometheus exporter names them."""
     found = set()
-    for path in python_files("kit", "services"):
+    for path in python_files("kit", "services", "deploy"):
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 kind, first = node.func.attr, node.args[0]
@@ -87,15 +87,16 @@ def exported(kind: str, name: Any, unit: str) -> set[str]:
 def of_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     """The metrics that a running Envoy with our configuration offers to Prometheus."""
     folder = tmp_path_factory.mktemp("envoy")
-    port, admin = free_port(), free_port()
-    environment = {"GATEWAY_ADDRESS": f"127.0.0.1:{port}", "GATEWAY_ADMIN_ADDRESS": f"127.0.0.1:{admin}"}
+    port, metrics = free_port(), free_port()
+    environment = {"GATEWAY_ADDRESS": f"127.0.0.1:{port}", "GATEWAY_ADMIN_ADDRESS": f"unix:{folder}/admin.sock"}
+    environment["GATEWAY_METRICS_ADDRESS"] = f"127.0.0.1:{metrics}"
     environment |= {f"{name.upper()}_ADDRESS": f"127.0.0.1:{free_port()}" for name in SERVICES}
     api = Api.load(ROOT / "gen" / "descriptors.binpb")
     made = write(api, Settings.read(environment | {"ACCESS_LOG": ""}), folder)
     log = ("--log-path", str(folder / "envoy.log"))
     process = subprocess.Popen([ENVOY, "-c", str(made), "--concurrency", "1", "--use-dynamic-base-id", *log])
     try:
-        yield offered(f"http://127.0.0.1:{port}/openapi.json", f"http://127.0.0.1:{admin}/stats/prometheus")
+        yield offered(f"http://127.0.0.1:{port}/openapi.json", f"http://127.0.0.1:{metrics}/stats/prometheus")
     finally:
         process.terminate()
         process.wait(10)
@@ -193,4 +194,4 @@ class TestCollector:
         assert targets["collector"] == [f"collector:{own}"]
         assert targets["services"] == [f"collector:{passed_on}"]
         gateway = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["gateway-configuration"]
-        assert targets["gateway"] == [gateway["environment"]["GATEWAY_ADMIN_ADDRESS"]]
+        assert targets["gateway"] == [gateway["environment"]["GATEWAY_METRICS_ADDRESS"]]

@@ -36,7 +36,7 @@ class Processes(Stack):
     """The platform's processes, as far as tests call them past the gateway: to make rows, and to see them arrive."""
 
     def __init__(self, platform: Running) -> None:
-        self.environments = {name: {"LISTEN_ADDRESS": str(one)} for name, one in platform.settings.services.items()}
+        self.environments = {name: {"LISTEN_ADDRESS": str(one[0])} for name, one in platform.settings.services.items()}
         self.cluster = cast(Any, SimpleNamespace(superuser_url=in_database(platform.settings.admin_url, "storyloom")))
         self.services = {}
         self._channels = {}

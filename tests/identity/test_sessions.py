@@ -22,6 +22,7 @@ from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
 from tests.identity.waiting import soon_refused
+from tests.metrics import reading
 from tests.stack import PASSWORD, Person, refused
 
 pytestmark = pytest.mark.usefixtures("forget_failures")
@@ -55,6 +56,16 @@ class TestCreateSession:
         assert list(session.user.roles) == ["teacher"]
         assert 590 < session.expire_time.ToSeconds() - time.time() <= 600
         assert (await me(school.stack, session.access_token)).id == school.teacher.user_id
+
+    async def test_is_counted_by_how_it_ended_and_never_by_whose_it_was(self, school, sessions):
+        with reading(school.stack.services["identity"].telemetry) as reader:
+            await sign_in(sessions, school.slug, school.teacher.email)
+            async with refused("INVALID_CREDENTIALS"):
+                await sign_in(sessions, school.slug, school.teacher.email, "wrong")
+            async with refused("INVALID_CREDENTIALS"):
+                await sign_in(sessions, "nowhere", school.teacher.email)
+            counted = {tuple(point.attributes.items()): point.value for point in reader.points("storyloom.sign_ins")}
+        assert counted == {(("outcome", "ok"),): 1, (("outcome", "wrong"),): 2}
 
     async def test_the_token_says_who_where_and_for_how_long(self, school, sessions):
         session = await sign_in(sessions, school.slug, school.teacher.email)

@@ -47,9 +47,9 @@ EXAMPLES: tuple[StoryloomError, ...] = (
 
 @pytest.fixture
 async def clients(toy: Toy) -> AsyncIterator[Clients]:
-    """Stubs of another service, for which the toy stands as `content`; nobody listens as `identity`."""
+    """Stubs of another service, which is the toy itself; nobody listens as `identity`."""
     settings = replace(
-        toy.settings, content_address=toy.settings.listen_address, identity_address=f"127.0.0.1:{free_port()}"
+        toy.settings, toy_address=toy.settings.listen_address, identity_address=f"127.0.0.1:{free_port()}"
     )
     made = Clients(settings, Telemetry(settings))
     yield made
@@ -66,7 +66,7 @@ class TestNextHop:
     ) -> None:
         toy.failing["example"] = example
         with pytest.raises(StoryloomError) as caught:
-            await clients.stub(toy.grpc.NoteServiceStub, "content").Misbehave(toy.pb.Note(text="example"))
+            await clients.stub(toy.grpc.NoteServiceStub, "toy").Misbehave(toy.pb.Note(text="example"))
         got = caught.value
         assert type(got) is type(example)
         assert (got.message, got.reason, got.metadata) == (example.message, example.reason, example.metadata)
@@ -77,7 +77,7 @@ class TestNextHop:
         self, toy: Toy, clients: Clients, example: StoryloomError
     ) -> None:
         toy.failing["example"] = example
-        stub = clients.stub(toy.grpc.NoteServiceStub, "content")
+        stub = clients.stub(toy.grpc.NoteServiceStub, "toy")
         with pytest.raises(StoryloomError) as caught:
             await stub.Misbehave(toy.pb.Note(text="example"))
         async with refused(ErrorReason.Name(example.reason), code=example.code) as first:
@@ -95,10 +95,10 @@ class TestForeignStatus:
 
     async def test_a_service_that_lacks_the_method_is_unavailable(self, clients: Clients) -> None:
         with pytest.raises(errors.Unavailable):
-            await clients.stub(SessionServiceStub, "content").GetJwks(sessions_pb2.GetJwksRequest())
+            await clients.stub(SessionServiceStub, "toy").GetJwks(sessions_pb2.GetJwksRequest())
 
     async def test_silence_is_a_deadline_exceeded(self, toy: Toy, clients: Clients) -> None:
-        stub = clients.stub(toy.grpc.NoteServiceStub, "content")
+        stub = clients.stub(toy.grpc.NoteServiceStub, "toy")
         with pytest.raises(errors.DeadlineExceeded):
             await stub.Misbehave(toy.pb.Note(text="sleep"), timeout=0.2)
 

@@ -21,6 +21,7 @@ from tests.stack import School
 
 NUMBERS = count()
 ROWS = "SELECT id FROM content.vocabularies WHERE tenant_id = $1 AND id > $2 AND level = 'C2' ORDER BY id LIMIT $3"
+HELD_UP = "SELECT true FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '% content.jobs %'"
 COUNT = "SELECT count(*) FROM content.vocabularies WHERE tenant_id = $1 AND level = 'C2'"
 
 
@@ -133,7 +134,9 @@ class TestRunner:
         assert (await runner(db, visits).run()).done == 8
         assert visits.rows == words
 
-    async def test_is_paused_and_taken_away_by_others(self, db: Database, words: list[tuple[UUID, UUID]]) -> None:
+    async def test_is_paused_and_taken_away_by_others(
+        self, db: Database, words: list[tuple[UUID, UUID]], table: Any
+    ) -> None:
         visits = Visits()
         assert not await tell_runner(db, PAUSE, visits.name)
         visits.before = lambda: tell_soon(PAUSE)
@@ -142,7 +145,9 @@ class TestRunner:
         async def tell_soon(statement: str) -> None:
             # The batch holds the job's row: this waits for its end.
             waiting.append(asyncio.create_task(tell_runner(db, statement, visits.name)))
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(5):
+                while not await table.fetchval(HELD_UP):
+                    await asyncio.sleep(0.01)
 
         assert (await runner(db, visits).run()).state == "paused"
         assert visits.rows == words[:2]

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from kit.migrations import BACKUP, OWNER, ROLES, bootstrap, in_database, protection, role_of
+from kit.migrations import BACKUP, OWNER, REPLICATION, ROLES, bootstrap, in_database, protection, role_of
 from kit.settings import SERVICES
 from tests.kit.toy import Toy
 
 PASSWORDS = {role: f"p@ss:w/rd%20'\"{role}" for role in ROLES}
 ATTRIBUTES = (
-    "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolcanlogin FROM pg_roles"
+    "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication, rolcanlogin FROM pg_roles"
     " WHERE rolname = ANY($1) ORDER BY rolname"
 )
 OBJECTS = (
@@ -51,14 +51,15 @@ class TestBootstrap:
 
     async def test_services_sign_in_and_nothing_more(self, admin_url: str) -> None:
         found = {row[0]: row[1:] for row in await rows(admin_url, ATTRIBUTES, ROLES)}
-        assert found.pop(OWNER) == found.pop(BACKUP) == (False, False, False, True, True)
-        assert found == {role_of(service): (False, False, False, False, True) for service in SERVICES}
+        assert found.pop(OWNER) == found.pop(BACKUP) == (False, False, False, True, False, True)
+        assert found.pop(REPLICATION) == (False, False, False, False, True, True)
+        assert found == {role_of(service): (False, False, False, False, False, True) for service in SERVICES}
 
     async def test_puts_right_what_drifted(self, admin_url: str) -> None:
         await rows(admin_url, "ALTER ROLE storyloom_audit BYPASSRLS CREATEDB CREATEROLE NOLOGIN PASSWORD 'forgotten'")
         await bootstrap(admin_url, PASSWORDS)
         found = {row[0]: row[1:] for row in await rows(admin_url, ATTRIBUTES, ROLES)}
-        assert found["storyloom_audit"] == (False, False, False, False, True)
+        assert found["storyloom_audit"] == (False, False, False, False, False, True)
 
     @pytest.mark.parametrize("role", ROLES)
     async def test_every_role_signs_in_by_its_url_whatever_its_password(self, admin_url: str, role: str) -> None:

@@ -29,6 +29,7 @@ async def db(toy: Toy) -> AsyncIterator[Database]:
         pool_size=4,
         telemetry=Telemetry(toy.settings),
         publishes={toy.pb.Note: ("learning",)},
+        pooler=toy.settings.database_pooler,
     )
     yield made
     await made.close()

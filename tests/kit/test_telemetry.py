@@ -237,6 +237,31 @@ class TestMetrics:
             assert {attributes(point)["consumer"] for point in gauges[name]} == {"audit"}
 
 
+    def test_lead_from_slow_calls_to_their_traces_if_these_are_kept(self, day: Day) -> None:
+        """The bucket that a call fell into names its trace, and none that was not sampled."""
+        (durations,) = [one for one in day.collector.metrics if one.name == "rpc.server.duration"]
+        found = {
+            exemplar.trace_id.hex(): (attributes(point)["rpc.method"].rsplit("/")[-1], exemplar.as_double)
+            for point in durations.histogram.data_points
+            for exemplar in point.exemplars
+        }
+        method, milliseconds = found[day.traces["write"]]
+        (span,) = [one for one in day.spans("write") if "/" in one.name]
+        assert method == "CreateNote"
+        # The time of the call, as its span has it.
+        assert abs(milliseconds - (span.end_time_unix_nano - span.start_time_unix_nano) / 1e6) < 50
+        assert not found.keys() & {day.traces["unsampled"], day.traces["broken-unsampled"]}
+        assert found.keys() <= {span.trace_id.hex() for span in day.collector.spans}
+
+    def test_tell_of_pool_limiters_and_caches(self, day: Day) -> None:
+        assert {
+            "db.client.connection.count",
+            "db.client.connection.max",
+            "storyloom.limiter.held",
+            "storyloom.cache.requests",
+        } <= {one.name for one in day.collector.metrics}
+
+
 class TestLogs:
     @pytest.mark.parametrize("name", ["broken", "broken-unsampled"])
     def test_carry_trace_request_rpc_and_tenant(self, day: Day, name: str) -> None:
@@ -246,6 +271,10 @@ class TestLogs:
         assert line["rpc"] == "/toy.v1.NoteService/CreateNote"
         assert line["tenant_id"] == str(day.tenant)
         assert "ValueError: the stack" in line["exception"]
+
+    def test_name_the_request_as_its_span_does(self, day: Day) -> None:
+        (span,) = [one for one in day.spans("broken") if "/" in one.name]
+        assert attributes(span)["request.id"] == day.line("broken")["request_id"]
 
     def test_never_tell_a_token_or_a_value(self, day: Day) -> None:
         assert day.token not in day.log

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from kit import audit, fieldmask
 from kit.access import All, Compare, Ref, Rule, require, visible
 from kit.access.snapshots import Change, Snapshot
 from kit.auth import current
+from kit.connecting import limits_of_role
 from kit.db import Database
 from kit.errors import NotFound
 from kit.migrations import async_url, in_database, protection
@@ -34,9 +35,11 @@ from kit.server import Service
 from kit.settings import SERVICES, Settings
 from kit.trust import Trust
 from storyloom.access.v1.decisions_pb2 import PolicyInForce
+from tests.pgbouncer import pgbouncer, through
 from tests.stack import free_port, random_key
 
 PROTOS = Path(__file__).parent / "protos"
+ROLE = "storyloom_toy"
 RULES = (
     Rule(
         "an author reads and updates their own note",
@@ -250,6 +253,19 @@ def _only_content(grpc_service: str, caller: str) -> bool:
     return caller == "content"
 
 
+@asynccontextmanager
+async def serving_toy(admin_url: str, folder: Path, *, connections: int = 0, **settings: Any) -> AsyncIterator[Toy]:
+    """The toy's own database and the service over it, through PgBouncer when it is to have server connections."""
+    async with AsyncExitStack() as stack:
+        if connections:
+            sockets = stack.enter_context(pgbouncer(admin_url, {ROLE: "toy"}, connections=connections))
+            url = through(in_database(admin_url, "toy", user=ROLE, password="toy"), sockets)
+            settings |= {"database_url": url, "database_pooler": "transaction"}
+        running = await start_toy(admin_url, folder, **settings)
+        stack.push_async_callback(running.service.stop)
+        yield running
+
+
 async def start_toy(superuser_url: str, folder: Path, **settings: Any) -> Toy:
     """Makes a database with the toy's schema and role, and serves."""
     pb, stubs = compile_stubs(folder)
@@ -257,9 +273,9 @@ async def start_toy(superuser_url: str, folder: Path, **settings: Any) -> Toy:
     await _make_database(superuser_url, note)
     url = in_database(superuser_url, "toy")
     credentials = {name: OKPKey.generate_key("Ed25519", parameters={"kid": name}) for name in (*SERVICES, "toy")}
+    settings.setdefault("database_url", in_database(url, "toy", user=ROLE, password="toy"))
     made = ToySettings(
         service="toy",
-        database_url=in_database(url, "toy", user="storyloom_toy", password="toy"),
         secret_key=random_key(),
         service_credential=json.dumps(credentials["toy"].as_dict(private=True)),
         service_keys=json.dumps({"keys": [key.as_dict(private=False) for key in credentials.values()]}),
@@ -326,6 +342,7 @@ def _trust(toy: Toy) -> Trust:
 async def _make_database(superuser_url: str, note: Any) -> None:
     admin = await asyncpg.connect(superuser_url)
     await admin.execute("CREATE ROLE storyloom_toy LOGIN PASSWORD 'toy'")
+    await admin.execute(limits_of_role("storyloom_toy"))
     await admin.execute("CREATE DATABASE toy")
     await admin.close()
     url = in_database(superuser_url, "toy")
