@@ -7,6 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from kit.settings import SERVICES
+
 # As tests write it that take predicates away to see who notices.
 MUTATED = re.compile(r"\(\$\d+::uuid IS NOT NULL\)")
 SERVICE = "storyloom-"
@@ -35,7 +37,7 @@ def record_statements(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     async def get_statement(self: Any, query: str, *arguments: Any, **named: Any) -> Any:
         name = (self._params.server_settings or {}).get("application_name", "")
-        if name.startswith(SERVICE) and not MUTATED.search(query):
+        if name.removeprefix(SERVICE) in SERVICES and not MUTATED.search(query):
             found.add(query)
         return await original(self, query, *arguments, **named)
 

@@ -11,7 +11,7 @@ from tests.kit.toy import make_model, note_service
 
 def build(settings: Settings) -> Service:
     service = Service(settings, callers=lambda grpc_service, caller: False)
-    parts = SimpleNamespace(pb=notes_pb2, note=make_model(notes_pb2), db=service.db, failing={})
+    parts = SimpleNamespace(pb=notes_pb2, note=make_model(notes_pb2.Note.DESCRIPTOR), db=service.db, failing={})
     service.add(note_service(parts))  # type: ignore[arg-type]
     return service
 

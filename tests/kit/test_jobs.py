@@ -20,9 +20,10 @@ from storyloom.content.v1.vocabularies_pb2_grpc import VocabularyServiceStub
 from tests.stack import School
 
 NUMBERS = count()
-ROWS = "SELECT id FROM content.vocabularies WHERE tenant_id = $1 AND id > $2 AND level = 'C2' ORDER BY id LIMIT $3"
+WORDS = "content.vocabularies WHERE tenant_id = $1 AND translation = 'for jobs'"
+ROWS = f"SELECT id FROM {WORDS} AND id > $2 ORDER BY id LIMIT $3"
 HELD_UP = "SELECT true FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '% content.jobs %'"
-COUNT = "SELECT count(*) FROM content.vocabularies WHERE tenant_id = $1 AND level = 'C2'"
+COUNT = f"SELECT count(*) FROM {WORDS}"
 
 
 @dataclass
@@ -72,7 +73,7 @@ async def words(school: School) -> list[tuple[UUID, UUID]]:
     for person, many in ((school.teacher, 5), (school.outsider_teacher, 3)):
         sent = [
             vocabularies_pb2.Vocabulary(
-                term=f"việc {number}", translation="job", part_of_speech="PART_OF_SPEECH_NOUN", level="C2"
+                term=f"việc {number}", translation="for jobs", part_of_speech="PART_OF_SPEECH_NOUN"
             )
             for number in range(many)
         ]

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -66,8 +67,9 @@ def compile_stubs(folder: Path) -> Any:
     return notes_pb2, notes_pb2_grpc
 
 
-def make_model(notes_pb2: Any) -> Any:
-    """The table, made once the message it stands for is known."""
+@cache
+def make_model(message: Any) -> Any:
+    """The table, made once the message it stands for is known, and once for all toys of a process."""
 
     class ToyBase(Base):
         __abstract__ = True
@@ -76,7 +78,7 @@ def make_model(notes_pb2: Any) -> Any:
     class Note(Resource, ToyBase):
         __tablename__ = "notes"
         __resource__ = "note"
-        __message__ = notes_pb2.Note.DESCRIPTOR
+        __message__ = message
         text: Mapped[str]
         secret: Mapped[str]
         author_id: Mapped[UUID]
@@ -269,7 +271,7 @@ async def serving_toy(admin_url: str, folder: Path, *, connections: int = 0, **s
 async def start_toy(superuser_url: str, folder: Path, **settings: Any) -> Toy:
     """Makes a database with the toy's schema and role, and serves."""
     pb, stubs = compile_stubs(folder)
-    note = make_model(pb)
+    note = make_model(pb.Note.DESCRIPTOR)
     await _make_database(superuser_url, note)
     url = in_database(superuser_url, "toy")
     credentials = {name: OKPKey.generate_key("Ed25519", parameters={"kid": name}) for name in (*SERVICES, "toy")}
