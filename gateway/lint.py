@@ -12,14 +12,25 @@ from kit.settings import is_loopback
 Part = dict[str, Any]
 FILTER = "envoy.filters.http"
 JWT, LIMIT, TRANSCODER = f"{FILTER}.jwt_authn", f"{FILTER}.local_ratelimit", f"{FILTER}.grpc_json_transcoder"
-BODY, ROUTER = f"{FILTER}.body_size_limit", f"{FILTER}.router"
+BODY, ROUTER, LUA = f"{FILTER}.body_size_limit", f"{FILTER}.router", f"{FILTER}.lua"
 # What services believe, and what grpc-core would stumble over.
 UNTRUSTED = ("x-tenant-id", "x-user-id", "x-gateway-secret", "x-envoy-original-path", "grpc-status-details-bin")
 ADMINISTRATION, WATCHED = "administration", {"/ready", "/stats/prometheus"}
 LONGEST_UNARY = 30.0
 # As anybody may write a path that no proto has.
 STRANGE = ("/", "/v1/me", "/storyloom.content.v1.StoryService/Nope", "/grpc.health.v1.Health/Check", "/x.Y/z")
-LOGGED = re.compile(r"%(PATH\((?!NQ)|REQ\((?!X-REQUEST-ID|X-ENVOY-ORIGINAL-METHOD\?:METHOD))")
+# All that a route may do with a request besides passing it on: it neither rewrites paths, which tokens were asked for
+# by, nor shows requests to others.
+ONWARD = {"cluster", "timeout", "idle_timeout", "max_stream_duration", "retry_policy"}
+# What is said nowhere here: somebody else would tell Envoy later.
+ELSEWHERE = ("rds", "scoped_routes", "scoped_route_provider", "route_config_provider")
+# What administration must not do: stop the gateway, and show its secrets.
+TOO_MUCH = ("/quitquitquit", "/config_dump", "/certs", "/logging", "/tap", "/heapdump", "/cpuprofiler")
+# Whatever takes something of a request into the log, or into a trace, but for these.
+LOGGED = re.compile(
+    r"%(?!PATH\(NQ:|REQ\(X-REQUEST-ID\)|REQ\(X-ENVOY-ORIGINAL-METHOD\?:METHOD\)"
+    r"|DYNAMIC_METADATA\(envoy\.filters\.http\.jwt_authn:jwt:(?:tid|sub)\))([A-Z_]+\()"
+)
 
 
 def refuse_faults(configuration: Part, api: Api) -> None:
@@ -32,6 +43,8 @@ def faults(configuration: Part, api: Api) -> Iterator[str]:
     """A sentence for each fault, in the order of the file."""
     yield from _administration(configuration.get("admin", {}))
     yield from _overload(configuration)
+    if configuration.get("dynamic_resources"):
+        yield "listeners or clusters come from elsewhere"
     resources = configuration.get("static_resources", {})
     for listener in resources.get("listeners", []):
         for network in _network_filters(listener):
@@ -39,6 +52,8 @@ def faults(configuration: Part, api: Api) -> Iterator[str]:
             if not manager.get("@type", "").endswith(".HttpConnectionManager"):
                 yield f"{name} forwards bytes of which nobody knows what they are"
                 continue
+            yield from (f"{name} has its routes from elsewhere" for one in ELSEWHERE if one in manager)
+            yield from _targets(manager)
             filters = _filters(manager)
             if JWT in filters or name == "ingress":
                 yield from _ingress(api, listener, manager, filters)
@@ -54,8 +69,21 @@ def _administration(admin: Part) -> Iterator[str]:
     socket = admin.get("address", {}).get("socket_address")
     if socket and not is_loopback(f"{socket['address']}:{socket['port_value']}"):
         yield f"administration listens on {socket['address']}"
-    if not admin.get("allow_paths"):
+    if admin.get("address", {}).get("pipe", {"mode": 0}).get("mode", 0o777) & 0o077:
+        yield "administration is for all users of the machine"
+    allowed = admin.get("allow_paths", [])
+    if not allowed:
         yield "administration does all that it can"
+    for path in TOO_MUCH:
+        if any(_allows(one, path) for one in allowed):
+            yield f"administration does {path}"
+
+
+def _allows(matcher: Part, path: str) -> bool:
+    """Whether a path of the administration is one of these; what is not looked into here may allow all of them."""
+    if "exact" in matcher:
+        return bool(matcher["exact"] == path)
+    return not ("prefix" in matcher and not path.startswith(matcher["prefix"]))
 
 
 def _overload(configuration: Part) -> Iterator[str]:
@@ -63,9 +91,23 @@ def _overload(configuration: Part) -> Iterator[str]:
     if "stop_accepting_requests" not in names:
         yield "nothing refuses requests when memory ends"
     for layer in configuration.get("layered_runtime", {}).get("layers", []):
-        for key, value in layer.get("static_layer", {}).get("storyloom", {}).items():
+        if not {"static_layer", "admin_layer"} & set(layer):
+            yield f"the runtime's layer {layer.get('name')} comes from elsewhere"
+        static = layer.get("static_layer", {})
+        flat = {key.removeprefix("storyloom."): one for key, one in static.items() if key.startswith("storyloom.")}
+        for key, value in (static.get("storyloom", {}) | flat).items():
             if value != 100:
                 yield f"storyloom.{key} is {value} % in the runtime"
+
+
+def _targets(manager: Part) -> Iterator[str]:
+    """Whether all routes are told of here, and do what routes are known to do."""
+    for host in manager.get("route_config", {}).get("virtual_hosts", []):
+        if "matcher" in host or "request_mirror_policies" in host:
+            yield f"{host['name']} has routes that nobody here knows"
+        for route in host.get("routes", []):
+            if unknown := sorted(set(route.get("route", {})) - ONWARD):
+                yield f"{route.get('name', 'a route')} does more than to forward: {', '.join(unknown)}"
 
 
 def _ingress(api: Api, listener: Part, manager: Part, filters: dict[str, Part]) -> Iterator[str]:
@@ -74,8 +116,10 @@ def _ingress(api: Api, listener: Part, manager: Part, filters: dict[str, Part]) 
     yield from _filter_order(filters)
     yield from _token_rules(api, filters.get(JWT, {}))
     for place in (manager.get("route_config", {}), *hosts):
-        if JWT in place.get("typed_per_filter_config", {}):
-            yield f"tokens are not asked for as usual by {place.get('name', 'all routes')}"
+        own, whose = place.get("typed_per_filter_config", {}), place.get("name", "all routes")
+        if JWT in own:
+            yield f"tokens are not asked for as usual by {whose}"
+        yield from (f"{one} is not as usual for {whose}" for one in (LIMIT, BODY) if one in own)
     for route in routes:
         yield from _route(api, route)
     yield from _rpcs(api, routes)
@@ -90,6 +134,8 @@ def _filter_order(filters: dict[str, Part]) -> Iterator[str]:
     for name, one in filters.items():
         if one.get("disabled") and name in (JWT, LIMIT, BODY, ROUTER):
             yield f"{name} is disabled"
+        if name == LUA and not one.get("disabled"):
+            yield f"{name} changes all requests"
     for before, after in ((TRANSCODER, JWT), (JWT, LIMIT), (LIMIT, ROUTER)):
         if not places.get(before, 99) < places.get(after, -1):
             yield f"{before} does not stand before {after}"
@@ -128,8 +174,6 @@ def _route(api: Api, route: Part) -> Iterator[str]:
         yield f"{name} forwards without asking for a token as usual"
     if LIMIT in own and "direct_response" not in route:
         yield f"{name} forwards without the usual limits"
-    if "weighted_clusters" in target or "cluster_header" in target:
-        yield f"{name} forwards to more than one cluster"
     if target.get("cluster", "blackhole") in ("blackhole", *CLUSTERS):
         return
     yield f"{name} forwards to {target['cluster']}"
@@ -148,6 +192,8 @@ def _rpcs(api: Api, routes: list[Part]) -> Iterator[str]:
         for route in found:
             if route["route"]["cluster"] != rpc.service.split(".")[1]:
                 yield f"{rpc.path} goes to {route['route']['cluster']}"
+            if BODY in route.get("typed_per_filter_config", {}) and not rpc.client_streaming:
+                yield f"{rpc.path} takes bodies of any size"
             yield from _deadline(rpc, route["route"])
 
 
@@ -183,7 +229,8 @@ def _limits(api: Api, limit: Part) -> Iterator[str]:
 
 
 def _edge(listener: Part, manager: Part) -> Iterator[str]:
-    if not manager.get("use_remote_address") or "internal_address_config" in manager:
+    said = ("internal_address_config", "original_ip_detection_extensions")
+    if not manager.get("use_remote_address") or any(one in manager for one in said):
         yield "what clients say of their address is believed"
     address = listener.get("address", {}).get("socket_address", {"address": "", "port_value": 0})
     beyond = not is_loopback(f"{address['address']}:{address['port_value']}")
@@ -199,8 +246,10 @@ def _edge(listener: Part, manager: Part) -> Iterator[str]:
         if not any(re.fullmatch(one, name) for one in removed):
             yield f"{name} of clients is not taken away"
     for log in manager.get("access_log", []):
-        for said in LOGGED.findall(str(log)):
-            yield f"the access log has %{said}"
+        for part in LOGGED.findall(str(log)):
+            yield f"the access log has %{part}"
+    for part in LOGGED.findall(str(manager.get("tracing", {}))):
+        yield f"traces have %{part}"
 
 
 def _unverified(api: Api, name: str, manager: Part) -> Iterator[str]:

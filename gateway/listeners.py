@@ -163,10 +163,11 @@ def _strip_untrusted() -> dict[str, Any]:
 def _tracing(settings: Settings) -> dict[str, Any]:
     return {
         "random_sampling": {"value": settings.trace_percent},
-        # The span is named after the RPC; the URL would carry query strings, which may hold personal data.
+        # The span is named after the RPC, or the path of what was refused before there was one; never after the query,
+        # which may hold personal data.
         "max_path_tag_length": 0,
         "spawn_upstream_span": False,
-        "operation": "%REQ(:PATH)%",
+        "operation": "%PATH(NQ:PATH)%",
         "custom_tags": [{"tag": "tenant_id", "request_header": {"name": "x-tenant-id"}}],
         "provider": {
             "name": "envoy.tracers.opentelemetry",

@@ -32,6 +32,8 @@ from kit.migrations import in_database
 
 def main() -> int:
     arguments = parsed()
+    # As Ctrl-C: a server that was started here, with everybody's data, must not outlive whoever started it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = read_settings(os.environ)
         backups = read_backup_settings(os.environ, settings)

@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from kit.db import Database
+from kit.ids import SYSTEM_TENANT
 from kit.migrations import role_of
 from kit.settings import SERVICES, Settings
 from kit.subjects import SubjectService
@@ -17,9 +18,11 @@ from storyloom.subject.v1.subjects_pb2 import EraseUserRequest, PurgeTenantReque
 
 # Each works for some seconds; a tenant with more than that many of them waits for the next restore.
 MOST_CALLS = 1000
-SINCE = """
-SELECT id, tenant_id, subject_type, subject_id FROM identity.erasures WHERE complete_time >= $1 ORDER BY complete_time
-"""
+# Only the platform's own rows may name a tenant.
+SINCE = f"""
+SELECT id, tenant_id, subject_type, subject_id FROM identity.erasures
+WHERE complete_time >= $1 AND (subject_type = 'user' OR tenant_id = '{SYSTEM_TENANT}') ORDER BY complete_time
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from deploy.local.errors import RunError
 from deploy.local.postgres import installed
@@ -35,10 +35,13 @@ def connection(url: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(url)
     credentials, at, place = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    chosen = dict(options).get("password") or unquote(password)
     variables = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-    if password:
-        variables["PGPASSWORD"] = unquote(password)
-    return urlunsplit(parts._replace(netloc=f"{user}{at}{place}")), variables
+    if chosen:
+        variables["PGPASSWORD"] = chosen
+    query = urlencode([one for one in options if one[0] != "password"], safe="/:", quote_via=quote)
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{place}", query=query)), variables
 
 
 @contextmanager

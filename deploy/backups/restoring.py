@@ -66,7 +66,8 @@ def restore_files(archive: Archive, backup: Backup, settings: BackupSettings) ->
         if settings.storage is None:
             return None
         settings.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
-        arguments = ["tar", "-C", str(settings.storage), "--skip-old-files", "--no-same-owner", "-xf", "-"]
+        safely = ("--skip-old-files", "--no-same-owner", "--no-same-permissions")
+        arguments = ["tar", "-C", str(settings.storage), *safely, "-xf", "-"]
         with archive.path(backup, part).open("rb") as data, running(arguments, {}, silently, feeds=True) as tar:
             copy_opened(data, tar, part.name, settings)
         return settings.storage

@@ -1,8 +1,9 @@
 """Brings a tenant in, or puts one back: all of it in one transaction, which commits when everything was looked over."""
 
-import re
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -18,10 +19,14 @@ from deploy.tenants.recording import record
 from deploy.tenants.recordings import arriving_files, recordings_of
 from deploy.tenants.subject_keys import arriving
 from deploy.tenants.tables import KEPT, KEYS, LEFT_OUT, Table
+from kit.errors import StoryloomError
 from kit.ids import SYSTEM_TENANT
+from kit.validation import validator
+from services.identity.tenants import tenant_to_proto
+from storyloom.identity.v1.tenants_pb2 import Tenant
 
-# As `Tenant` in the API has it.
-SLUG = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+check_message = validator(Tenant)
+UNKNOWN = "The archive has no row of its tenant, or with a slug that no tenant can have, a name or settings."
 # The platform's list of tenants, and its erasures that are under way, have rows of their own for each tenant.
 LIST = f"""
 INSERT INTO identity.tenant_listings (tenant_id, id, slug, name, status, settings, revision, created_at, updated_at)
@@ -32,19 +37,30 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET (slug, name, status, settings, revisio
 """  # noqa: S608
 ERASE = f"""
 INSERT INTO identity.erasure_tasks (tenant_id, id, home_tenant_id, due_at, attempts)
-SELECT '{SYSTEM_TENANT}', id, tenant_id, now(), 0 FROM identity.erasures WHERE tenant_id = $1 AND state = 'pending'
+SELECT '{SYSTEM_TENANT}', id, tenant_id, now(), 0 FROM identity.erasures
+WHERE tenant_id = $1 AND subject_type = 'user' AND state = 'pending'
 ON CONFLICT DO NOTHING
 """  # noqa: S608
-# Whoever was erased since comes back with the rows, and has to go again.
+# A school's own erasures are of its people. One of a tenant would be carried out on whichever tenant it names, or be
+# repeated there by a restore.
+FOREIGN = "SELECT count(*) FROM identity.erasures WHERE tenant_id = $1 AND subject_type <> 'user'"
+# Whoever was erased comes back with the rows, and has to go again; of when these are, there is only the archive's word.
 ERASE_AGAIN = """
 UPDATE identity.erasures SET state = 'pending', complete_time = NULL, receipts = '{}', revision = revision + 1
-WHERE tenant_id = $1 AND subject_type = 'user' AND state = 'done' AND complete_time >= $2
+WHERE tenant_id = $1 AND subject_type = 'user' AND state = 'done'
 """
 NEWS = "INSERT INTO identity.access_revisions (tenant_id) VALUES ($1)"
 RENAME = "UPDATE identity.tenants SET slug = $2, revision = revision + 1 WHERE tenant_id = $1"
 SUSPEND = "UPDATE identity.tenants SET status = 'suspended', revision = $2 + 1 WHERE tenant_id = $1"
 TAKEN = f"SELECT id FROM identity.tenant_listings WHERE tenant_id = '{SYSTEM_TENANT}' AND slug = $1 AND id <> $2"  # noqa: S608
-THERE = "SELECT status, revision FROM identity.tenants WHERE tenant_id = $1"
+THERE = "SELECT status, revision FROM identity.tenants WHERE tenant_id = $1 FOR UPDATE"
+SHOWN = """
+SELECT id, slug, name, status, settings, revision, created_at, updated_at FROM identity.tenants WHERE tenant_id = $1
+"""
+PROVEN = """
+SELECT (SELECT count(*) FROM audit.audit_logs WHERE tenant_id = $1) AS entries,
+       coalesce((SELECT max(tree_size) FROM audit.checkpoints WHERE tenant_id = $1), 0) AS signed_entries
+"""
 FORKED = """
 SELECT count(*) FROM pg_temp."audit.tree_leaves" s LEFT JOIN audit.tree_leaves l USING (tenant_id, leaf_index)
 WHERE l.hash IS DISTINCT FROM s.hash
@@ -96,7 +112,7 @@ async def bring_in(
                 await _refuse_strangers(arrival)
                 await _take_rows(arrival)
                 await _settle(arrival, slug)
-                await record(database, "import", manifest.tenant_id, operator_id, _told(arrival))
+                await record(database, "import", manifest.tenant_id, operator_id, await _told(arrival))
                 async with arriving_files(here, manifest.tenant_id) as take:
                     for one in await recordings_of(database, manifest.tenant_id):
                         with reader.member(one.member) as data:
@@ -171,23 +187,37 @@ async def _take_rows(arrival: Arrival) -> None:
 async def _settle(arrival: Arrival, slug: str) -> None:
     """Does what the tenant's rows do not: the platform's list, erasures under way, and news for what services know."""
     database, tenant_id = arrival.database, arrival.tenant_id
+    if await database.fetchval(FOREIGN, tenant_id):
+        raise RunError("The archive has erasures of tenants, which are the platform's alone.")
     if slug and slug != arrival.manifest.slug:
         await database.execute(RENAME, tenant_id, slug)
     if arrival.replaces:
         # Nobody comes in before somebody has looked; an etag that was given out stays behind.
         await database.execute(SUSPEND, tenant_id, arrival.revision)
-        await database.execute(ERASE_AGAIN, tenant_id, arrival.manifest.snapshot_time)
-    name = await database.fetchval("SELECT slug FROM identity.tenants WHERE tenant_id = $1", tenant_id)
-    if not SLUG.fullmatch(name or ""):
-        raise RunError("The archive has no row of the tenant itself, or it has a slug that no tenant can have.")
+        await database.execute(ERASE_AGAIN, tenant_id)
+    name = await _name(database, tenant_id)
     if await database.fetchval(TAKEN, name, tenant_id):
         raise RunError(f"Another tenant is called {name!r} here: choose another name with --slug.")
     for statement in (LIST, ERASE, NEWS):
         await database.execute(statement, tenant_id)
 
 
-def _told(arrival: Arrival) -> dict[str, Any]:
-    """What the logs say of it."""
+async def _name(database: asyncpg.Connection, tenant_id: UUID) -> str:
+    """The tenant's slug, if all that the platform's list will show can be shown: others are in one page with it."""
+    try:
+        row: dict[str, Any] = dict(await database.fetchrow(SHOWN, tenant_id) or {})
+        shown = tenant_to_proto(SimpleNamespace(**row | {"settings": json.loads(row["settings"])}))
+        check_message(shown)
+    except (LookupError, ValueError, TypeError, OverflowError, RecursionError, StoryloomError):
+        raise RunError(UNKNOWN) from None
+    if not shown.slug or not shown.name:
+        raise RunError(UNKNOWN)
+    return shown.slug
+
+
+async def _told(arrival: Arrival) -> dict[str, Any]:
+    """What the logs say of it: also how many entries the origin has signed, for later the others look the same."""
     manifest = arrival.manifest
     told = {"snapshot_time": manifest.snapshot_time, "rows": sum(manifest.rows.values()), "files": manifest.files}
-    return told | {"replaces": arrival.replaces}
+    proven = await arrival.database.fetchrow(PROVEN, arrival.tenant_id)
+    return told | {"replaces": arrival.replaces} | dict(proven or {})

@@ -206,8 +206,8 @@ async def _keep(session: WriteSession, erasure_id: UUID, receipts: Mapping[str, 
 
 
 def _subject(erasure: Erasure) -> tuple[UUID, UUID | None]:
-    """The tenant, and the user unless all of the tenant is meant."""
-    if erasure.subject_type == "tenant":
+    """The tenant, and the user unless all of the tenant is meant: which only the platform's own rows can say."""
+    if erasure.subject_type == "tenant" and erasure.tenant_id == SYSTEM_TENANT:
         return erasure.subject_id, None
     return erasure.tenant_id, erasure.subject_id
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from kit.call import current_call
@@ -23,6 +23,9 @@ T = TypeVar("T")
 MEMORY_KIB = 19 * 1024
 PASSES = 2
 LANES = 1
+# A hash says itself what it costs, and may be from elsewhere. One that costs more than this is nobody's: it would take
+# the threads, and the memory, of everybody who signs in.
+MOST_MEMORY_KIB, MOST_PASSES, MOST_LANES, LONGEST = 64 * 1024, 8, 8, 512
 # Each takes a processor and the memory above while it runs; more at once would only starve the event loop.
 AT_ONCE = 2
 # About a second's worth of work. More would wait in vain for an answer within their deadline.
@@ -71,9 +74,16 @@ class Passwords:
 
     def _matches(self, stored: str, password: bytes) -> bool:
         try:
-            return self._hasher.verify(stored, password)
+            return _is_affordable(stored) and self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _is_affordable(stored: str) -> bool:
+    if len(stored) > LONGEST:
+        return False
+    asked = extract_parameters(stored)
+    return asked.memory_cost <= MOST_MEMORY_KIB and asked.time_cost <= MOST_PASSES and asked.parallelism <= MOST_LANES
 
 
 def _give_way() -> None:

@@ -24,12 +24,17 @@ from deploy.backups.server import scratch_server
 from deploy.backups.settings import BackupSettings, read_backup_settings
 from deploy.local.errors import RunError
 from deploy.local.settings import Settings
+from kit.ids import NIL
 from kit.migrations import BACKUP, ROLES, in_database
 from tests.postgres import Cluster
 from tests.stack import School
 
 # For a superuser, the log is not append-only.
 UNGUARDED = "SET session_replication_role = replica"
+FORGE = (
+    "INSERT INTO identity.erasures (tenant_id, subject_type, subject_id, requester_id, state, receipts, complete_time)"
+    " VALUES"
+)
 FAULTS = (
     "DROP POLICY tenant ON identity.users; CREATE POLICY tenant ON identity.users USING (true)",
     f"{UNGUARDED}; UPDATE audit.audit_logs SET leaf = leaf || ' '::bytea"
@@ -150,6 +155,7 @@ class TestRestore:
         storage = place / "storage"
         storage.mkdir()
         (storage / "voice.mp3").write_bytes(b"sound")
+        (storage / "voice.mp3").chmod(0o6755)
         mine = dataclasses.replace(backups, storage=storage)
         backup = await made(mine, cluster)
         (storage / "voice.mp3").unlink()
@@ -159,6 +165,8 @@ class TestRestore:
             "voice.mp3": b"sound",
             "later.mp3": b"later",
         }
+        # Nothing in a backup becomes a program that runs as whoever restores it.
+        assert not (storage / "voice.mp3").stat().st_mode & 0o7000
 
 
     async def test_makes_roles_that_operators_have_given_rights_to(self, empty: Cluster) -> None:
@@ -245,13 +253,15 @@ class TestForgetting:
         before = await counts(empty.superuser_url)
         await executed(
             empty.superuser_url,
-            "INSERT INTO identity.erasures"
-            " (tenant_id, subject_type, subject_id, requester_id, state, receipts, complete_time)"
-            f" VALUES ('{user.tenant_id}', 'user', '{user.user_id}', '{school.admin.user_id}', 'done', '{{}}', now())",
+            f"{FORGE} ('{user.tenant_id}', 'user', '{user.user_id}', '{school.admin.user_id}', 'done', '{{}}', now())",
         )
         superuser = await asyncpg.connect(empty.superuser_url)
+        # A school's row that names another school, as one may have come with it from elsewhere.
+        other = school.outsider.tenant_id
+        await superuser.execute(f"{FORGE} ('{user.tenant_id}', 'tenant', '{other}', '{NIL}', 'done', '{{}}', now())")
         erasures = await forgotten_since(superuser, datetime.now(UTC) - timedelta(minutes=1))
         urls = {role: empty.url(role) for role in ROLES}
+        assert not [one for one in erasures if str(one.subject_id) == other]
         assert [one.subject_id for one in erasures if str(one.subject_id) == str(user.user_id)]
         assert await forget_again(erasures, urls) == len(erasures)
         assert not await superuser.fetchval("SELECT count(*) FROM identity.users WHERE id = $1", user.user_id)

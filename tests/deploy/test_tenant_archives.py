@@ -24,7 +24,7 @@ from kit.settings import SERVICES
 from services.audit.signing import Head, Signer
 from storyloom.identity.v1.erasures_pb2 import ERASURE_STATE_DONE
 from tests.contract.population import PROOF, ask
-from tests.deploy.leaving import Leaving, elsewhere, found, keys_of, members, of, populated, rows_of
+from tests.deploy.leaving import Leaving, elsewhere, forged, found, keys_of, members, of, populated, rows_of
 from tests.postgres import Cluster
 from tests.stack import PASSWORD, PLATFORM_EMAIL, Person, School, Stack, refused
 
@@ -193,6 +193,9 @@ class TestPuttingBack:
         told = json.loads(capfd.readouterr().out)
         assert (told["slug"], told["files"], len(told["sha256"])) == (slug, 1, 64)
         wanted = members(archive)
+        # Who was erased since goes again, whatever an archive says of its time.
+        said = json.loads(wanted["manifest.json"]) | {"snapshot_time": "2099-01-01T00:00:00+00:00"}
+        forged(archive, wanted | {"manifest.json": json.dumps(said).encode()})
         await self._goes_wrong(school, leaving, gone.id)
         assert await self.run(environment, "tenants", "import", str(archive), "--replace") == 2
         assert "suspended" in capfd.readouterr().err
@@ -242,6 +245,8 @@ class TestPuttingBack:
         for about in ("export", "import"):
             logs = (await ask(admin, "ListAuditLogs", action=about, entity_type="tenant")).audit_logs
             assert logs[0].user_id == school.root.user_id
+        told = dict(logs[0].new_values)
+        assert 0 < told["signed_entries"] <= told["entries"]
         assert (await proofs(school.stack.cluster.superuser_url))[1] == []
 
 

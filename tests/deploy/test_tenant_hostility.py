@@ -148,6 +148,25 @@ def rewriting(parts: Parts) -> None:
     parts[name] = parts[name].replace(line, line.replace(ours, theirs).replace(b"create", b"delete"))
 
 
+def row_more(member: str, **values: str) -> Callable[[Parts], None]:
+    """A row that has these values, and nothing in other columns."""
+
+    def add(parts: Parts) -> None:
+        manifest = json.loads(parts["manifest.json"])
+        columns = parts[member].decode().splitlines()[0].split(",")
+        row = {"tenant_id": manifest["tenant_id"], "id": str(uuid4()), "revision": "1"} | values
+        parts[member] += f"{','.join(row.get(name, '') for name in columns)}\n".encode()
+        manifest["rows"][member.removesuffix(".csv").replace("/", ".")] += 1
+        parts["manifest.json"] = json.dumps(manifest).encode()
+
+    return add
+
+
+FAR = "2099-01-01 00:00:00+00"
+ERASURE = {"subject_id": STRANGER, "requester_id": STRANGER, "receipts": "{}"}
+ERASURE |= dict.fromkeys(("created_at", "updated_at"), "2026-11-22 12:00:00+00")
+
+
 def another_sound(parts: Parts) -> None:
     (name,) = [one for one in parts if one.startswith("files/")]
     parts[name] = parts[name][::-1]
@@ -180,6 +199,22 @@ ATTACKS: dict[str, tuple[Callable[[Parts], None], str]] = {
         "identity/roles.csv is refused|another number",
     ),
     "a tenant that is not the one": (edited("identity/tenants.csv", "poplar", "Pop lar"), "slug that no tenant"),
+    "the end of another school": (
+        row_more("identity/erasures.csv", subject_type="tenant", state="pending", **ERASURE),
+        "erasures of tenants",
+    ),
+    "the end of another school, at the next restore": (
+        row_more("identity/erasures.csv", subject_type="tenant", state="done", complete_time=FAR, **ERASURE),
+        "erasures of tenants",
+    ),
+    "settings that nobody can read": (
+        edited("identity/tenants.csv", '""story_language""', '""story_length""'),
+        "slug that no tenant .*settings",
+    ),
+    "a name that no tenant can have": (
+        edited("identity/tenants.csv", "“B”", "“B”" * 100),
+        "slug that no tenant .*settings",
+    ),
     "a row less": (edited("learning/statements.csv", r"(?<=\n).*\n", ""), "another number"),
     "an entry of the log that was edited": (
         edited("audit/audit_logs.csv", r"(?<=\n),create", ",delete"),
@@ -209,6 +244,7 @@ ATTACKS: dict[str, tuple[Callable[[Parts], None], str]] = {
 # Those that would harm others, or be believed, when they came through.
 DANGEROUS = (
     *("a row of another tenant", "rows of the platform", "a table that no archive has", "a reference to nobody"),
+    *("the end of another school", "settings that nobody can read"),
     *("an entry of the log that was edited", "a tree of other entries", "a recording outside"),
 )
 

@@ -22,11 +22,23 @@ LIST = "/storyloom.content.v1.CourseService/ListCourses"
 INBOX = "/storyloom.event.v1.EventInboxService/DeliverEvents"
 SIGN_IN = "/storyloom.identity.v1.SessionService/CreateSession"
 OFF = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
-JWT = "envoy.filters.http.jwt_authn"
+JWT, LIMIT, BODY, LUA = (
+    f"envoy.filters.http.{name}" for name in ("jwt_authn", "local_ratelimit", "body_size_limit", "lua")
+)
 
 
 def routes(configuration: Configuration) -> list[Any]:
     found: list[Any] = ingress(configuration)["route_config"]["virtual_hosts"][0]["routes"]
+    return found
+
+
+def host(configuration: Configuration) -> Configuration:
+    found: Configuration = ingress(configuration)["route_config"]["virtual_hosts"][0]
+    return found
+
+
+def layers(configuration: Configuration) -> list[Any]:
+    found: list[Any] = configuration["layered_runtime"]["layers"]
     return found
 
 
@@ -159,6 +171,35 @@ WAYS: dict[str, tuple[str, Change]] = {
         "content-reads forwards to elsewhere",
         lambda c: forwarding(c)["route"].update(cluster="elsewhere"),
     ),
+    "a path that becomes another": (
+        "identity-calls does more than to forward: prefix_rewrite",
+        lambda c: forwarding(c, "identity-calls")["route"].update(prefix_rewrite=INBOX),
+    ),
+    "a request that others see": (
+        "content-reads does more than to forward: request_mirror_policies",
+        lambda c: forwarding(c)["route"].update(request_mirror_policies=[{"cluster": "elsewhere"}]),
+    ),
+    "routes that nobody knows": (
+        "ingress has its routes from elsewhere",
+        lambda c: ingress(c).update(rds={"route_config_name": "main"}),
+    ),
+    "routes of a tree": ("storyloom has routes that nobody here knows", lambda c: host(c).update(matcher={})),
+    "listeners that nobody knows": (
+        "listeners or clusters come from elsewhere",
+        lambda c: c.update(dynamic_resources={"lds_config": {}}),
+    ),
+    "a host without limits": (
+        f"{LIMIT} is not as usual for storyloom",
+        lambda c: host(c)["typed_per_filter_config"].update({LIMIT: OFF}),
+    ),
+    "bodies without limit on a route": (
+        "takes bodies of any size",
+        lambda c: forwarding(c, "content-calls").update(typed_per_filter_config={BODY: OFF}),
+    ),
+    "a script for every request": (
+        f"{LUA} changes all requests",
+        lambda c: next(one for one in ingress(c)["http_filters"] if one["name"] == LUA).pop("disabled"),
+    ),
     "no timeout": (f"{LIST} has no timeout", lambda c: forwarding(c)["route"].pop("timeout")),
     "a timeout of none": (f"{LIST} has no timeout", lambda c: forwarding(c)["route"].update(timeout="0s")),
     "a stream without end": (
@@ -180,6 +221,14 @@ WAYS: dict[str, tuple[str, Change]] = {
     "limits off in the runtime": (
         "storyloom.ratelimit_enforced is 0 %",
         lambda c: c["layered_runtime"]["layers"][0]["static_layer"]["storyloom"].update(ratelimit_enforced=0),
+    ),
+    "limits off in a layer above": (
+        "storyloom.ratelimit_enforced is 0 %",
+        lambda c: layers(c).append({"name": "mine", "static_layer": {"storyloom.ratelimit_enforced": 0}}),
+    ),
+    "a runtime from a disk": (
+        "the runtime's layer mine comes from elsewhere",
+        lambda c: layers(c).append({"name": "mine", "disk_layer": {"symlink_root": "/srv"}}),
     ),
     "no limit by user": (
         "there is no limit by tenant and user",
@@ -219,6 +268,19 @@ WAYS: dict[str, tuple[str, Change]] = {
             json_format={"token": "%REQ(AUTHORIZATION)%"}
         ),
     ),
+    "queries in traces": ("traces have %REQ(", lambda c: ingress(c).update(tracing={"operation": "%REQ(:PATH)%"})),
+    "tokens in the log by another name": (
+        "the access log has %REQUEST_HEADER(",
+        lambda c: ingress(c)["access_log"][0]["typed_config"]["log_format"].update(
+            json_format={"token": "%REQUEST_HEADER(AUTHORIZATION)%"}
+        ),
+    ),
+    "tokens in the log where an id is missing": (
+        "the access log has %REQ(",
+        lambda c: ingress(c)["access_log"][0]["typed_config"]["log_format"].update(
+            json_format={"token": "%REQ(X-REQUEST-ID?AUTHORIZATION)%"}
+        ),
+    ),
     "a listener beside": ("back-door forwards to content and asks for no token", second_listener),
     "bytes onward": ("ingress forwards bytes of which nobody knows what they are", bytes_onward),
     "administration for everybody": (
@@ -226,6 +288,14 @@ WAYS: dict[str, tuple[str, Change]] = {
         lambda c: c["admin"]["address"]["socket_address"].update(address="10.0.0.7"),
     ),
     "administration without bounds": ("administration does all that it can", lambda c: c["admin"].pop("allow_paths")),
+    "administration that stops the gateway": (
+        "administration does /quitquitquit",
+        lambda c: c["admin"]["allow_paths"].append({"prefix": "/quit"}),
+    ),
+    "administration for other users": (
+        "administration is for all users",
+        lambda c: c["admin"].update(address={"pipe": {"path": "/run/admin.sock"}}),
+    ),
     "memory without end": (
         "nothing refuses requests when memory ends",
         lambda c: c["overload_manager"]["actions"].pop(),
@@ -270,6 +340,13 @@ def test_lets_nobody_ask_the_administration_for_more_than_metrics(
     manager = listeners(broken)[2]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["route_config"]["virtual_hosts"][0]["routes"][0]["match"]["path"] = asked
     assert list(faults(broken, api)) == ["metrics forwards to administration and asks for no token"]
+
+
+def test_lets_no_listener_make_another_path_of_what_may_be_watched(api: Api, with_metrics: Configuration) -> None:
+    broken = deepcopy(with_metrics)
+    manager = listeners(broken)[2]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["prefix_rewrite"] = "/quitquitquit"
+    assert list(faults(broken, api)) == ["a route does more than to forward: prefix_rewrite"]
 
 
 def test_stands_before_every_file_that_is_written(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ import asyncpg
 import pytest
 
 from kit.errors import Unavailable
+from kit.ids import SYSTEM_TENANT, new_id
 from services.identity import rules
-from services.identity.erasures import OTHERS, Eraser
+from services.identity.erasures import OTHERS, Eraser, _subject
+from services.identity.models import Erasure
 from storyloom.identity.v1.erasures_pb2 import ErasureState, GetErasureRequest
 from tests.identity.conftest import Own
 from tests.identity.test_erasures import deleted, purged, service
@@ -67,6 +69,12 @@ class TestEraser:
         found = await service(own.admin).GetErasure(GetErasureRequest(id=erasure.id))
         assert found.state == DONE
         assert not await eraser.carry_on()
+
+    def test_ends_a_tenant_only_when_the_platforms_own_rows_say_so(self) -> None:
+        """A school's may have come with it from elsewhere, and name any other."""
+        school, other = new_id(), new_id()
+        assert _subject(Erasure(tenant_id=SYSTEM_TENANT, subject_type="tenant", subject_id=other)) == (other, None)
+        assert _subject(Erasure(tenant_id=school, subject_type="tenant", subject_id=other)) == (school, other)
 
     @pytest.mark.usefixtures("alone")
     async def test_one_process_works_on_an_erasure_at_a_time(

@@ -47,6 +47,13 @@ class TestPasswords:
     async def test_a_damaged_hash_matches_nothing(self, passwords, broken):
         assert not await passwords.verify(broken, "secret")
 
+    @pytest.mark.parametrize("costs", [(9, 1024, 1), (1, 65 * 1024, 1), (1, 1024, 9)])
+    async def test_a_hash_that_costs_more_than_anybodys_matches_nothing(self, passwords, costs):
+        """It came with a school from elsewhere; of what it could cost, this is the least that is refused."""
+        passes, memory, lanes = costs
+        dear = PasswordHasher(time_cost=passes, memory_cost=memory, parallelism=lanes).hash("secret")
+        assert not await passwords.verify(dear, "secret")
+
     async def test_knows_a_hash_of_weaker_parameters(self, passwords):
         weak = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
         assert passwords.is_outdated(weak)
