@@ -123,19 +123,24 @@ class TestTheLog:
         found, counts = await prepare(school, course, Random(1)), []
         phone = histories.Phone(new_id(), timedelta(0))
         for size in (2, 60):
-            at, words = histories.START, [new_id() for _ in range(size)]
-            mine = History(found.user_id, (), (), found.lessons, words)
-            events = []
-            for number, word in enumerate(words):
-                lesson, session_id = str(found.lessons[number % 2]), str(new_id())
-                events += [
-                    event(at, lesson_viewed={"lesson_id": lesson}),
-                    event(at, story_read={"story_id": str(new_id()), "vocabulary_ids": [str(word)]}),
-                    event(at, review_answered={"vocabulary_id": str(word), "rating": "REVIEW_RATING_GOOD"}),
-                    event(at, session_started={"session_id": session_id, "lesson_id": lesson}),
-                    event(at, session_ended={"session_id": session_id}),
-                ]
-            with statements(school) as seen:
-                await play(partial(writing, school), mine, Random(1), [(at, phone, events)])
-            counts.append(len(seen))
+            # What the service does by itself meanwhile is counted as well: not each time.
+            counts.append(min([await self.statements_of(school, found, phone, size) for _ in range(3)]))
         assert counts[0] == counts[1] <= 25, counts
+
+    async def statements_of(self, school: School, found: History, phone: histories.Phone, size: int) -> int:
+        """How many a sync takes that tells of so many words."""
+        at, words = histories.START, [new_id() for _ in range(size)]
+        mine = History(found.user_id, (), (), found.lessons, words)
+        events = []
+        for number, word in enumerate(words):
+            lesson, session_id = str(found.lessons[number % 2]), str(new_id())
+            events += [
+                event(at, lesson_viewed={"lesson_id": lesson}),
+                event(at, story_read={"story_id": str(new_id()), "vocabulary_ids": [str(word)]}),
+                event(at, review_answered={"vocabulary_id": str(word), "rating": "REVIEW_RATING_GOOD"}),
+                event(at, session_started={"session_id": session_id, "lesson_id": lesson}),
+                event(at, session_ended={"session_id": session_id}),
+            ]
+        with statements(school) as seen:
+            await play(partial(writing, school), mine, Random(1), [(at, phone, events)])
+        return len(seen)
