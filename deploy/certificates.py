@@ -3,7 +3,6 @@
 For development, and where no other CA is at hand. Run again, it renews the certificates and keeps the CA."""
 
 import argparse
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from deploy.local.secrets import write_private
 from kit.settings import SERVICES
 
 PROCESSES = (*SERVICES, "gateway")
@@ -104,11 +104,7 @@ def _write(folder: Path, issued: Issued, ca: bytes = b"") -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in (("tls.key", issued.key), ("ca.crt", ca), ("tls.crt", issued.certificate)):
         if content:
-            made = folder / f"{name}.new"
-            made.unlink(missing_ok=True)
-            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                out.write(content)
-            made.replace(folder / name)
+            write_private(folder / name, content)
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy import certificates
-from deploy.local.secrets import BACKUP, OWNER, REPLICATION, load_secrets, role_passwords
-from kit.migrations import DATABASE_NAME, role_of
+from deploy.local.environment import PLATFORM_ADMIN
+from deploy.local.secrets import load_secrets, role_passwords, write_private
+from kit.migrations import BACKUP, DATABASE_NAME, OWNER, REPLICATION, role_of
 from kit.settings import SERVICES
 
 # Of the image: whom its programs run as where nobody else is named.
@@ -21,7 +22,6 @@ ONLY_OF = {
     "audit": ("AUDIT_KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY"),
 }
 ADMIN_PASSWORD = "PASSWORD_POSTGRES"  # noqa: S105
-PLATFORM_ADMIN = "admin@platform.example"
 
 
 class Handout:
@@ -29,32 +29,32 @@ class Handout:
 
     def __init__(self, values: Mapping[str, str], database: str, admin: str = PLATFORM_ADMIN) -> None:
         self._values, self._database, self._admin = values, database, admin
+        self._passwords = role_passwords(dict(values))
 
     def files(self) -> dict[str, dict[str, str]]:
         """The variables of each program, by its name."""
         made = {name: self._service(name) for name in SERVICES}
         made["gateway"] = {"GATEWAY_SECRET": self._values["GATEWAY_SECRET"]}
-        made["migrations"] = {"OWNER_DATABASE_URL": self._url("storyloom_owner", self._password(OWNER))}
+        made["migrations"] = {"OWNER_DATABASE_URL": self._of_role(OWNER)}
         made["bootstrap"] = {
             "ADMIN_DATABASE_URL": self._url("postgres", self._values[ADMIN_PASSWORD], "postgres"),
-            "ROLE_PASSWORDS": json.dumps(role_passwords(dict(self._values))),
+            "ROLE_PASSWORDS": json.dumps(self._passwords),
         }
-        made["backup"] = {"BACKUP_DATABASE_URL": self._url("storyloom_backup", self._password(BACKUP))}
+        made["backup"] = {"BACKUP_DATABASE_URL": self._of_role(BACKUP)}
         # It asks whether there is a server of its own only when it is not told of one.
         made["backup"]["DATABASE_URL"] = made["backup"]["BACKUP_DATABASE_URL"]
-        receiver = self._url("storyloom_replication", self._password(REPLICATION))
-        made["wal"] = {"REPLICATION_DATABASE_URL": receiver}
+        made["wal"] = {"REPLICATION_DATABASE_URL": self._of_role(REPLICATION)}
         made["postgres"] = {"POSTGRES_PASSWORD": self._values[ADMIN_PASSWORD]}
         return made
 
     def _service(self, name: str) -> dict[str, str]:
-        made = {"DATABASE_URL": self._url(role_of(name), self._password(name))}
+        made = {"DATABASE_URL": self._of_role(role_of(name))}
         made |= {one: self._values[one] for one in (*SHARED, "SERVICE_KEYS", *ONLY_OF.get(name, ()))}
         made["SERVICE_CREDENTIAL"] = self._values[f"SERVICE_CREDENTIAL_{name.upper()}"]
         return made | ({"PLATFORM_ADMIN_EMAIL": self._admin} if name == "identity" else {})
 
-    def _password(self, role: str) -> str:
-        return self._values[f"PASSWORD_{role.upper()}"]
+    def _of_role(self, role: str) -> str:
+        return self._url(role, self._passwords[role])
 
     def _url(self, role: str, password: str, database: str = DATABASE_NAME) -> str:
         place, mark, options = self._database.partition("?")
@@ -67,33 +67,23 @@ def write(folder: Path, database: str, admin: str = PLATFORM_ADMIN) -> list[Path
     values = load_secrets(folder / "all.secrets")
     values = with_administrator(folder, values)
     certificates.make(folder / "certificates")
-    made = []
-    for name, variables in Handout(values, database, admin).files().items():
-        # One line a variable, as it is: what both `env_file` (format raw) and `kubectl --from-env-file` read.
-        made.append(_private(folder / f"{name}.env", "".join(f"{key}={value}\n" for key, value in variables.items())))
     user = f"{USER}:{USER}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
-    made.append(_private(folder / "compose.env", f"STORYLOOM_USER={user}\n"))
+    made = Handout(values, database, admin).files() | {"compose": {"STORYLOOM_USER": user}}
+    for name, variables in made.items():
+        # One line a variable, as it is: what both `env_file` (format raw) and `kubectl --from-env-file` read.
+        lines = "".join(f"{key}={value}\n" for key, value in variables.items())
+        write_private(folder / f"{name}.env", lines.encode())
     if os.geteuid() == 0:
         _hand_over(folder)
-    return made
+    return [folder / f"{name}.env" for name in made]
 
 
 def with_administrator(folder: Path, values: dict[str, str]) -> dict[str, str]:
     """Adds the password of the database's administrator, whom the local runner knows without one."""
     file = folder / "postgres.password"
     if not file.exists():
-        _private(file, os.urandom(24).hex())
+        write_private(file, os.urandom(24).hex().encode())
     return values | {ADMIN_PASSWORD: file.read_text()}
-
-
-def _private(file: Path, text: str) -> Path:
-    """Put in place whole, and created with its final mode: at no moment can another user open it."""
-    scratch = file.with_name(file.name + ".new")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(text)
-    scratch.replace(file)
-    return file
 
 
 def _hand_over(folder: Path) -> None:

@@ -12,8 +12,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from kit.settings import SERVICES
+
 DESCRIPTORS = Path(__file__).parent.parent / "gen" / "descriptors.binpb"
-CLUSTERS = ("identity", "content", "learning", "assessment", "audit")
 READ_PREFIXES = ("Get", "List", "BatchGet", "Search")
 REQUIRES = "storyloom.type.v1.requires"
 HTTP = "google.api.http"
@@ -92,7 +93,7 @@ class GrpcService:
     def cluster(self) -> str:
         """The platform service that implements it, or empty: the event inbox is everybody's and is not routed."""
         owner = self.name.split(".")[1]
-        return owner if owner in CLUSTERS else ""
+        return owner if owner in SERVICES else ""
 
     @property
     def exposed(self) -> tuple[Rpc, ...]:

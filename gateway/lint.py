@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.descriptors import CLUSTERS, READ_PREFIXES, Api, Rpc
-from kit.settings import is_loopback
+from gateway.descriptors import READ_PREFIXES, Api, Rpc
+from kit.settings import SERVICES, is_loopback
 
 Part = dict[str, Any]
 FILTER = "envoy.filters.http"
@@ -61,7 +61,7 @@ def faults(configuration: Part, api: Api) -> Iterator[str]:
                 yield from _unverified(api, name, manager)
             yield from _times(name, manager)
     for cluster in resources.get("clusters", []):
-        if cluster["name"] in CLUSTERS:
+        if cluster["name"] in SERVICES:
             yield from _cluster(cluster)
 
 
@@ -174,14 +174,14 @@ def _route(api: Api, route: Part) -> Iterator[str]:
         yield f"{name} forwards without asking for a token as usual"
     if LIMIT in own and "direct_response" not in route:
         yield f"{name} forwards without the usual limits"
-    if target.get("cluster", "blackhole") in ("blackhole", *CLUSTERS):
+    if target.get("cluster", "blackhole") in ("blackhole", *SERVICES):
         return
     yield f"{name} forwards to {target['cluster']}"
 
 
 def _rpcs(api: Api, routes: list[Part]) -> Iterator[str]:
     """Who can be reached, tried with the paths of all RPCs and some that are of none."""
-    onward = [route for route in routes if route.get("route", {}).get("cluster") in CLUSTERS]
+    onward = [route for route in routes if route.get("route", {}).get("cluster") in SERVICES]
     internal = [rpc.path for service in api.services for rpc in service.rpcs if not rpc.exposed]
     for path in (*internal, *STRANGE):
         yield from (f"{route.get('name')} forwards {path}" for route in onward if _matches(route["match"], path))

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gateway.descriptors import CLUSTERS, Api, Rpc
+from gateway.descriptors import Api, Rpc
 from gateway.settings import Settings
+from kit.settings import SERVICES
 
 DISABLED = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
@@ -66,7 +67,7 @@ def virtual_host(api: Api, settings: Settings, transcoder: dict[str, Any], files
 def _grpc(api: Api) -> list[dict[str, Any]]:
     """Routes of exposed RPCs by name, so that an internal one, or one not in the protos, has none."""
     routes = []
-    for cluster in CLUSTERS:
+    for cluster in SERVICES:
         rpcs = [rpc for service in api.services if service.cluster == cluster for rpc in service.exposed]
         groups = {
             "uploads": [rpc for rpc in rpcs if rpc.client_streaming],

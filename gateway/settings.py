@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.descriptors import CLUSTERS
-from kit.settings import TlsFiles, is_loopback, plaintext_refused
+from kit.settings import PORTS, TlsFiles, is_loopback, plaintext_refused
 
 Address = tuple[str, int]
 Addresses = tuple[Address, ...]
-FIRST_PORT = 7101
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,8 @@ class Settings:
             admin=_admin(environment, "GATEWAY_ADMIN_ADDRESS", "127.0.0.1:9901"),
             metrics=_metrics(environment.get("GATEWAY_METRICS_ADDRESS", "")),
             services={
-                name: _addresses(environment, f"{name.upper()}_ADDRESS", f"127.0.0.1:{FIRST_PORT + nth}", tls)
-                for nth, name in enumerate(CLUSTERS)
+                name: _addresses(environment, f"{name.upper()}_ADDRESS", f"127.0.0.1:{port}", tls)
+                for name, port in PORTS.items()
             },
             collector=_collector(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")),
             trace_percent=_percent(environment, "TRACE_SAMPLE_PERCENT", "100"),

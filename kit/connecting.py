@@ -1,5 +1,7 @@
-"""What a service's connections to PostgreSQL are told: their limits, and what a pooler in between asks for."""
+"""Connections to PostgreSQL: the limits of those that services have, what a pooler asks for, and plain ones."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -31,6 +33,16 @@ class Pooled(asyncpg.Connection):
 
     def _cancel_current_command(self, waiter: Any, cancel_waiter: Any = None) -> None:
         waiter.set_result(None)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own for what programs beside the services do, closed after the block."""
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def connect_arguments(service: str, pooler: str) -> dict[str, Any]:

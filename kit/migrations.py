@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-import asyncpg
 from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -21,7 +20,7 @@ from sqlalchemy import MetaData, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.altering import IN_USE, LIMITS, MigrationError, tried
-from kit.connecting import limits_of_role
+from kit.connecting import connected, limits_of_role
 from kit.settings import SERVICES
 
 DATABASE_NAME = "storyloom"
@@ -47,18 +46,12 @@ async def bootstrap(admin_url: str, passwords: dict[str, str]) -> None:
 
     `passwords` are by role name. `admin_url` is of a role that may create roles and databases.
     """
-    admin = await asyncpg.connect(admin_url)
-    try:
+    async with connected(admin_url) as admin:
         await make_roles(admin, passwords)
         if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE_NAME):
             await admin.execute(f"CREATE DATABASE {DATABASE_NAME} OWNER {OWNER}")
-    finally:
-        await admin.close()
-    database = await asyncpg.connect(in_database(admin_url, DATABASE_NAME))
-    try:
+    async with connected(in_database(admin_url, DATABASE_NAME)) as database:
         await prepare_schemas(database)
-    finally:
-        await database.close()
 
 
 async def make_roles(admin: Any, passwords: dict[str, str]) -> None:
@@ -95,6 +88,11 @@ async def _ensure_role(admin: Any, role: str, password: str) -> None:
     # These two see data of all tenants, so policies must not hide rows from them; services never get this.
     bypass = "BYPASSRLS" if role in {OWNER, BACKUP} else "NOBYPASSRLS"
     await admin.execute(f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE {bypass} PASSWORD {quoted}")
+
+
+async def revisions(database: Any) -> dict[str, str]:
+    """The newest migration of each schema."""
+    return {one: await database.fetchval(f"SELECT version_num FROM {one}.alembic_version") for one in SERVICES}  # noqa: S608
 
 
 def in_database(url: str, database: str, *, user: str = "", password: str = "") -> str:

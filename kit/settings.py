@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 SERVICES = ("identity", "content", "learning", "assessment", "audit")
+# Below 32768, where Linux begins to hand out ports to outgoing connections.
+PORTS = {name: 7101 + nth for nth, name in enumerate(SERVICES)}
 # What may be between a service and its database.
 POOLERS = ("", "transaction")
 
@@ -21,6 +23,11 @@ class SettingsError(ValueError):
 def setting(doc: str, default: Any = MISSING) -> Any:
     """A field read from the environment variable of the same name in capitals; without default it is required."""
     return field(metadata={"doc": doc}) if default is MISSING else field(default=default, metadata={"doc": doc})
+
+
+def address(service: str) -> Any:
+    """The setting that says where another service is; on this machine, unless told otherwise."""
+    return setting(f"Address of the {service} service, or several with commas.", f"127.0.0.1:{PORTS[service]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +77,11 @@ class Settings:
     audio_largest_bytes: int = setting("content only: size of the largest recording that is taken.", 50_000_000)
     gateway_secret: str = setting("What the gateway proves itself with; empty: nobody's word on addresses counts.", "")
     listen_address: str = setting("Address the gRPC server listens on, host:port or unix:path.", "127.0.0.1:0")
-    identity_address: str = setting("Address of the identity service, or several with commas.", "127.0.0.1:7101")
-    content_address: str = setting("Address of the content service, or several with commas.", "127.0.0.1:7102")
-    learning_address: str = setting("Address of the learning service, or several with commas.", "127.0.0.1:7103")
-    assessment_address: str = setting("Address of the assessment service, or several with commas.", "127.0.0.1:7104")
-    audit_address: str = setting("Address of the audit service, or several with commas.", "127.0.0.1:7105")
+    identity_address: str = address("identity")
+    content_address: str = address("content")
+    learning_address: str = address("learning")
+    assessment_address: str = address("assessment")
+    audit_address: str = address("audit")
     tls_certificate: str = setting("PEM file of the service's certificate, which names it; empty for no TLS.", "")
     tls_key: str = setting("PEM file of the certificate's private key.", "")
     tls_ca: str = setting("PEM file of the CAs whose certificates are trusted.", "")

@@ -7,18 +7,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from deploy.local.control import order
 from deploy.local.secrets import read_secrets
-from deploy.local.settings import PORTS, Settings, read_settings
+from deploy.local.settings import Settings, read_settings
 from deploy.local.state import read_state
 from deploy.rest import Rest
+from kit.settings import PORTS
 from tests.stack import free_port
 
 START_SECONDS = 120.0
@@ -68,6 +70,14 @@ class Running:
         async with asyncio.timeout(timeout):
             while not await asyncio.to_thread(self.healthy):
                 await asyncio.sleep(0.05)
+
+
+async def until(find: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What there is to find, once it is there."""
+    async with asyncio.timeout(seconds):
+        while not (found := find()):
+            await asyncio.sleep(0.05)
+    return found
 
 
 @contextmanager

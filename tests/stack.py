@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -113,6 +114,7 @@ class Stack:
     async def stop(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         await asyncio.gather(*(self.stop_service(name) for name in tuple(self.services)))
+        shutil.rmtree(self.environments["content"]["STORAGE_DIRECTORY"])
 
     def channel(self, service: str) -> grpc.aio.Channel:
         if service not in self._channels:

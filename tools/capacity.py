@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.settings import SERVICES
+
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "growth.json"
-SERVICES = ("identity", "content", "learning", "assessment", "audit")
 DAY, YEAR = 86_400, 365
 # What goes by itself, and after how many days; the queues are empty but for moments.
 KEPT_DAYS = {"inbox": 30, "idempotency_keys": 1, "sessions": 30, "refresh_tokens": 30, "outbox": 0, "tree_queue": 0}

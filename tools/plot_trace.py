@@ -10,6 +10,7 @@ from deploy.local.errors import RunError
 from deploy.local.settings import read_settings
 from deploy.local.spans import Span, parse_trace_id, read_trace
 from deploy.local.tree import in_order
+from kit.settings import SERVICES
 from tools.svg import RIGHT, WIDTH, box, line, picture, text
 
 # Where the bars begin, and the rows.
@@ -17,7 +18,7 @@ BARS, TOP, ROW = 330, 84, 20
 LONGEST_NAME = 48
 # For the duration beside a bar, or in it.
 ROOM = 60
-SERVICES = ("storyloom-gateway", "identity", "content", "learning", "assessment", "audit")
+PROGRAMS = ("storyloom-gateway", *SERVICES)
 COLOURS = ("#6b7280", "#b06a00", "#2a78d6", "#2f9e62", "#8b5cf6", "#c2410c")
 STYLE = "\n".join(f".s{nth} {{ fill: {colour} }}" for nth, colour in enumerate(COLOURS)) + """
 .small { font-size: 11px } .inside { fill: #fff } .error { stroke: #d00; stroke-width: 2 }
@@ -28,7 +29,7 @@ def draw(spans: Sequence[Span]) -> str:
     """The picture of a trace, which has at least one span."""
     first, last = min(span.start for span in spans), max(span.end for span in spans)
     begun = datetime.fromtimestamp(first / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    services = [name for name in SERVICES if any(span.service == name for span in spans)]
+    services = [name for name in PROGRAMS if any(span.service == name for span in spans)]
     rows = list(in_order(spans))
     root = rows[0][1]
     height = TOP + ROW * len(rows) + 24
@@ -58,7 +59,7 @@ def row(y: int, depth: int, span: Span, first: int, last: int) -> Iterator[str]:
     name = span.name.rpartition(".")[2] if "/" in span.name else span.name
     said = f"{span.service.removeprefix('storyloom-')} · {name}"
     shown = said if len(said) <= LONGEST_NAME - 2 * depth else said[: LONGEST_NAME - 2 * depth - 1] + "…"
-    kind = f"s{SERVICES.index(span.service) if span.service in SERVICES else 0}"
+    kind = f"s{PROGRAMS.index(span.service) if span.service in PROGRAMS else 0}"
     took = _took(span.end - span.start)
     yield text(16 + 9 * depth, y + 13, shown, "small")
     yield box(x, y + 3, width, ROW - 7, kind + (" error" if span.error is not None else ""), f"<title>{took}</title>")

@@ -16,7 +16,8 @@ from deploy.admin.client import PLATFORM, Client
 from deploy.admin.operations import Failed, Row
 from deploy.local.environment import PLATFORM_ADMIN
 from deploy.local.errors import RunError
-from deploy.local.settings import SERVICES, read_settings
+from deploy.local.settings import read_settings
+from kit.settings import SERVICES
 from tools.signing_in import PASSWORD, UsageError, read_password
 
 DONE, FAILED, REFUSED = 0, 1, 2

@@ -18,7 +18,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from deploy.admin.client import PLATFORM, Client
 from deploy.local.database import service_environment
 from deploy.local.gateway import answers
-from deploy.local.settings import ROOT, SERVICES, read_settings
+from deploy.local.settings import ROOT, read_settings
+from kit.settings import SERVICES
 from storyloom.audit.v1.audit_logs_pb2 import AuditLog, ListAuditLogsRequest, WatchAuditLogsRequest
 from storyloom.audit.v1.audit_logs_pb2_grpc import AuditLogServiceStub
 from storyloom.identity.v1 import parked_events_pb2

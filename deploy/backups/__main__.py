@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
-
 from deploy.backups.archive import Archive, Backup
 from deploy.backups.bases import take_base
 from deploy.backups.chain import chains, moment, parse_moment, plan
@@ -23,11 +21,10 @@ from deploy.backups.server import running_server
 from deploy.backups.settings import BackupSettings, read_backup_settings
 from deploy.local.environment import database_url
 from deploy.local.errors import RunError
-from deploy.local.secrets import BACKUP, REPLICATION, load_secrets, role_passwords
+from deploy.local.secrets import load_secrets, role_passwords
 from deploy.local.settings import Settings, read_settings
-from kit.migrations import BACKUP as BACKUP_ROLE
-from kit.migrations import REPLICATION as REPLICATION_ROLE
-from kit.migrations import in_database
+from kit.connecting import connected
+from kit.migrations import BACKUP, REPLICATION, in_database
 
 
 def main() -> int:
@@ -54,8 +51,9 @@ def main() -> int:
             case _:
                 from deploy.backups.drill import drill, drill_moment
 
-                of_moment = drill_moment(settings, backups, at) if arguments.at else None
-                return asyncio.run(of_moment or drill(settings, backups, arguments.backup))
+                if arguments.at:
+                    return asyncio.run(drill_moment(settings, backups, at))
+                return asyncio.run(drill(settings, backups, arguments.backup))
     except RunError as failure:
         print(f"storyloom: {failure}", file=sys.stderr, flush=True)
         return 1
@@ -86,19 +84,20 @@ def moment_of(text: str) -> datetime | None:
     return None if text == "latest" else parse_moment(text)
 
 
-def role_url(settings: Settings, chosen: str | None, role: str, name: str) -> str:
+def role_url(settings: Settings, chosen: str | None, role: str) -> str:
     """The URL that was chosen, else the one of the role on the server that there is."""
-    if chosen:
-        return chosen
-    password = load_secrets(settings.directory / "secrets.env")[f"PASSWORD_{name.upper()}"]
-    return database_url(settings.database_url or settings.admin_url, role, password)
+    return chosen or database_url(settings.database_url or settings.admin_url, role, passwords_of(settings)[role])
+
+
+def passwords_of(settings: Settings) -> dict[str, str]:
+    return role_passwords(load_secrets(settings.directory / "secrets.env"))
 
 
 async def make(settings: Settings, backups: BackupSettings) -> int:
     """Makes a backup and removes those that are too old, which a failure leaves alone."""
     archive = Archive(backups.directory)
     async with running_server(settings):
-        url = role_url(settings, os.environ.get("BACKUP_DATABASE_URL"), BACKUP_ROLE, BACKUP)
+        url = role_url(settings, os.environ.get("BACKUP_DATABASE_URL"), BACKUP)
         folder = await asyncio.to_thread(create, backups, url)
     print(f"{folder}: {sum(one.octets for one in archive.find(folder.name).parts) / 1e6:.1f} MB")
     for old in archive.dispensable(datetime.now(UTC), backups.keep):
@@ -109,7 +108,7 @@ async def make(settings: Settings, backups: BackupSettings) -> int:
 
 async def receive(settings: Settings, backups: BackupSettings) -> int:
     """Archives the log of the running server until it is told to end."""
-    url = role_url(settings, os.environ.get("REPLICATION_DATABASE_URL"), REPLICATION_ROLE, REPLICATION)
+    url = role_url(settings, os.environ.get("REPLICATION_DATABASE_URL"), REPLICATION)
     receiver = Receiver(backups, url, lambda line: print(line, flush=True))
     gauges = Gauges(os.environ, backups, receiver.state)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -127,7 +126,7 @@ def make_base(settings: Settings, backups: BackupSettings) -> int:
     known = chains(backups.directory)
     if not known:
         raise RunError("A base backup alone brings no moment back: `make wal` first.")
-    url = role_url(settings, os.environ.get("REPLICATION_DATABASE_URL"), REPLICATION_ROLE, REPLICATION)
+    url = role_url(settings, os.environ.get("REPLICATION_DATABASE_URL"), REPLICATION)
     base = take_base(known[-1], backups, url)
     print(f"{base.name}: {sum(part.octets for part in base.parts) / 1e6:.1f} MB")
     return 0
@@ -171,7 +170,7 @@ def bring_back(settings: Settings, backups: BackupSettings, arguments: argparse.
         return prepare(backups, at, arguments.into)
     if settings.database_url is not None:
         raise RunError("The server of DATABASE_URL is not run from here: fill a folder for it by `--into FOLDER`.")
-    return asyncio.run(rewind(settings, backups, at, role_passwords(load_secrets(settings.directory / "secrets.env"))))
+    return asyncio.run(rewind(settings, backups, at, passwords_of(settings)))
 
 
 async def bring_back_dump(settings: Settings, backups: BackupSettings, name: str) -> int:
@@ -179,7 +178,7 @@ async def bring_back_dump(settings: Settings, backups: BackupSettings, name: str
     backup, damaged = archive.newest_whole() if name == "latest" else (archive.find(name), [])
     for one in damaged:
         print(f"{one}; {backup.name} is taken", flush=True)
-    passwords = role_passwords(load_secrets(settings.directory / "secrets.env"))
+    passwords = passwords_of(settings)
     async with running_server(settings) as admin_url:
         kept = await restore(archive, backup, backups, admin_url, passwords)
         forgotten = await forget_what_was(admin_url, kept, backup, passwords)
@@ -198,11 +197,8 @@ async def forget_what_was(admin_url: str, kept: str, backup: Backup, passwords: 
     """Erases from the restored database whom the one before it had forgotten since; returns how many."""
     if not kept:
         return 0
-    before = await asyncpg.connect(in_database(admin_url, kept))
-    try:
+    async with connected(in_database(admin_url, kept)) as before:
         erasures = await forgotten_since(before, backup.snapshot_time)
-    finally:
-        await before.close()
     return await forget_again(erasures, {role: database_url(admin_url, role, passwords[role]) for role in passwords})
 
 

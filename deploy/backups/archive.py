@@ -207,14 +207,12 @@ def _read(folder: Path) -> Backup | None:
 
 
 def _fault(path: Path, part: Part) -> str:
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as data:
-            while piece := data.read(PIECE):
-                digest.update(piece)
+            digest = hashlib.file_digest(data, "sha256").hexdigest()
     except OSError as error:
         return f"{path}: {error.strerror}"
-    return "" if digest.hexdigest() == part.sha256 else f"{path} is not what was written: its SHA-256 differs"
+    return "" if digest == part.sha256 else f"{path} is not what was written: its SHA-256 differs"
 
 
 def _sync(folder: Path) -> None:

@@ -5,14 +5,13 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
-
 from deploy.backups.archive import Backup, Part
 from deploy.backups.chain import Chain
 from deploy.backups.dumping import begun, files, taken
 from deploy.backups.programs import Progress, connection, program
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
+from kit.connecting import connected
 
 BASE = "base.tar.gz"
 # A copy of everything, made while services run: quick rather than small.
@@ -26,28 +25,25 @@ def take_base(chain: Chain, settings: BackupSettings, url: str) -> Backup:
 
 
 async def _take(chain: Chain, settings: BackupSettings, url: str) -> Backup:
-    connected = await asyncpg.connect(url)
-    try:
+    async with connected(url) as database:
         # The base has the log in it that makes it consistent: until it is read, the server must keep that. The slot
         # goes with the connection.
         held = f"{chain.slot}_base"
-        await connected.fetchval("SELECT pg_create_physical_replication_slot($1, true, true)", held)
-        started = await connected.fetchval("SELECT clock_timestamp()")
+        await database.fetchval("SELECT pg_create_physical_replication_slot($1, true, true)", held)
+        started = await database.fetchval("SELECT clock_timestamp()")
         with chain.bases.alone(), begun(chain.bases, datetime.now(UTC)) as folder:
             end, parts = await asyncio.to_thread(_parts, folder, settings, url)
             backup = Backup(
                 name=folder.name.partition(".")[0],
                 snapshot_time=started,
-                finish_time=await connected.fetchval("SELECT clock_timestamp()"),
-                server=await connected.fetchval("SHOW server_version"),
+                finish_time=await database.fetchval("SELECT clock_timestamp()"),
+                server=await database.fetchval("SHOW server_version"),
                 encrypted=bool(settings.recipient),
                 parts=tuple(parts),
                 wal=chain.segment_at(end),
             )
             chain.bases.keep(folder, backup)
             return backup
-    finally:
-        await connected.close()
 
 
 def _parts(folder: Path, settings: BackupSettings, url: str) -> tuple[str, list[Part]]:

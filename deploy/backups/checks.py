@@ -8,6 +8,7 @@ import asyncpg
 
 from kit import migrations as kit_migrations
 from kit.catalog import lint
+from kit.connecting import connected
 from kit.settings import SERVICES
 from tools.verify_audit import Tree
 
@@ -29,11 +30,8 @@ SIGNED = "SELECT tree_size, root_hash FROM audit.checkpoints WHERE tenant_id = $
 
 async def migrations(wanted: Mapping[str, str] | None, superuser_url: str, urls: Mapping[str, str]) -> Result:
     """That each schema has the wanted migrations, and takes those that came since."""
-    database = await asyncpg.connect(superuser_url)
-    try:
-        found = {one: await database.fetchval(f"SELECT version_num FROM {one}.alembic_version") for one in SERVICES}  # noqa: S608
-    finally:
-        await database.close()
+    async with connected(superuser_url) as database:
+        found = await kit_migrations.revisions(database)
     wanted = found if wanted is None else wanted
     wrong = [f"{one}: {found[one]}, not {wanted.get(one)}" for one in SERVICES if found[one] != wanted.get(one)]
     for service in SERVICES:
@@ -43,32 +41,23 @@ async def migrations(wanted: Mapping[str, str] | None, superuser_url: str, urls:
 
 async def catalog(superuser_url: str) -> Result:
     """That no table, policy, key or right lets one tenant reach another's rows."""
-    database = await asyncpg.connect(superuser_url)
-    try:
+    async with connected(superuser_url) as database:
         return "tables, policies, keys, rights and roles", await lint(database)
-    finally:
-        await database.close()
 
 
 async def isolation(superuser_url: str, urls: Mapping[str, str]) -> Result:
     """That each service's role sees of each of its tables exactly the rows of the tenant that is set, and none, with an
     error, when none is."""
-    superuser = await asyncpg.connect(superuser_url)
     looks, wrong = 0, []
-    try:
+    async with connected(superuser_url) as superuser:
         tenants = [row["tenant_id"] for row in await superuser.fetch(TENANTS)]
         for service in SERVICES:
             role = kit_migrations.role_of(service)
             tables = [row["name"] for row in await superuser.fetch(TENANT_TABLES, service, role)]
-            connected = await asyncpg.connect(urls[role])
-            try:
+            async with connected(urls[role]) as database:
                 for table in tables:
                     looks += len(tenants) + 1
-                    wrong += await _look(superuser, connected, table, tenants)
-            finally:
-                await connected.close()
-    finally:
-        await superuser.close()
+                    wrong += await _look(superuser, database, table, tenants)
     return f"{looks} looks at tables of {len(tenants)} tenants", wrong
 
 
@@ -94,16 +83,15 @@ async def _look(
     return wrong
 
 
-async def _counts(connected: asyncpg.Connection, counted: str) -> dict[UUID, int]:
-    return {row["tenant_id"]: row["count"] for row in await connected.fetch(counted)}
+async def _counts(database: asyncpg.Connection, counted: str) -> dict[UUID, int]:
+    return {row["tenant_id"]: row["count"] for row in await database.fetch(counted)}
 
 
 async def proofs(superuser_url: str) -> Result:
     """That the entries are those that the trees were grown by, and the trees those that were signed: roots computed
     anew from the leaves, by the verifier that auditors have."""
-    database = await asyncpg.connect(superuser_url)
     entries, checkpoints, wrong = 0, 0, []
-    try:
+    async with connected(superuser_url) as database:
         for (tenant,) in await database.fetch("SELECT tenant_id FROM audit.trees ORDER BY 1"):
             signed = {row["tree_size"]: row["root_hash"] for row in await database.fetch(SIGNED, tenant)}
             tree, bad = Tree(), list[int]()
@@ -119,6 +107,4 @@ async def proofs(superuser_url: str) -> Result:
             if ahead := [size for size in signed if size > tree.size]:
                 wrong.append(f"tenant {tenant}: {max(ahead)} entries were signed, {tree.size} are there")
             entries, checkpoints = entries + tree.size, checkpoints + len(signed)
-    finally:
-        await database.close()
     return f"{entries} entries, {checkpoints} checkpoints", wrong

@@ -4,19 +4,15 @@ import secrets
 import time
 from datetime import UTC, datetime
 
-import asyncpg
-
 from deploy.backups.archive import Archive
 from deploy.backups.chain import moment, plan
-from deploy.backups.forgetting import Forgotten, forgotten_since
-from deploy.backups.looking import looked_over
+from deploy.backups.looking import erased_since, looked_over
 from deploy.backups.restoring import restore
 from deploy.backups.rewinding import recovered, unpack
 from deploy.backups.server import running_server, scratch_server, scratch_settings
 from deploy.backups.settings import BackupSettings
-from deploy.local.errors import RunError
 from deploy.local.settings import Settings
-from kit.migrations import DATABASE_NAME, ROLES, in_database
+from kit.migrations import ROLES
 
 
 async def drill(settings: Settings, backups: BackupSettings, name: str) -> int:
@@ -30,7 +26,7 @@ async def drill(settings: Settings, backups: BackupSettings, name: str) -> int:
     async with scratch_server() as admin_url:
         await restore(archive, backup, backups, admin_url, passwords)
         restored = time.monotonic()
-        erasures = await _erased_since(settings, backup.snapshot_time)
+        erasures = await erased_since(settings, running_server(settings), backup.snapshot_time)
         whole = await looked_over(admin_url, passwords, backup.revisions, erasures)
     lost = datetime.now(UTC) - backup.snapshot_time
     print(f"RPO {lost.total_seconds():.0f} s: what came after {backup.snapshot_time:%Y-%m-%d %H:%M:%S} UTC is lost")
@@ -51,20 +47,8 @@ async def drill_moment(settings: Settings, backups: BackupSettings, at: datetime
         async with recovered(way, scratch) as admin_url:
             restored = time.monotonic()
             print(f"As of {moment(way.at)}, from {way.base.name} and {len(way.pieces)} segments:", flush=True)
-            whole = await looked_over(admin_url, passwords, None, await _erased_since(settings, way.at))
+            erasures = await erased_since(settings, running_server(settings), way.at)
+            whole = await looked_over(admin_url, passwords, None, erasures)
     print(f"RPO {lost.total_seconds():.0f} s: the archive goes on until {moment(way.reach)}")
     print(f"RTO {restored - started:.1f} s to the database, {time.monotonic() - started:.1f} s with all checks")
     return 0 if whole and not damaged else 1
-
-
-async def _erased_since(settings: Settings, since: datetime) -> list[Forgotten] | None:
-    """Whom the database that runs, or the local one started for this, has erased since; None after a real loss."""
-    try:
-        async with running_server(settings) as admin_url:
-            live = await asyncpg.connect(in_database(admin_url, DATABASE_NAME))
-            try:
-                return await forgotten_since(live, since)
-            finally:
-                await live.close()
-    except (OSError, RunError, asyncpg.PostgresError):
-        return None

@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from deploy.backups.archive import Archive, Backup, Counting, Part
 from deploy.backups.programs import Progress, Tell, connection, program, running, silently
 from deploy.backups.sealing import SUFFIX, seal
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
+from kit.connecting import connected
 from kit.settings import SERVICES
 
 # What a level more of compression saves is not worth the time: 6 is the middle of zlib's range.
@@ -97,14 +96,11 @@ def _parts(folder: Path, settings: BackupSettings, url: str, tables: int) -> Ite
 
 async def _look(url: str) -> dict[str, Any]:
     """What the manifest says of the database: its version, the migrations it has, and how many rows."""
-    connected = await asyncpg.connect(url)
-    try:
-        rows = {row["name"]: row["rows"] for row in await connected.fetch(TABLES, list(SERVICES))}
+    async with connected(url) as database:
+        rows = {row["name"]: row["rows"] for row in await database.fetch(TABLES, list(SERVICES))}
         revisions = {
-            schema: await connected.fetchval(f"SELECT version_num FROM {schema}.alembic_version")  # noqa: S608
+            schema: await database.fetchval(f"SELECT version_num FROM {schema}.alembic_version")  # noqa: S608
             for schema in SERVICES
             if f"{schema}.alembic_version" in rows
         }
-        return {"server": await connected.fetchval("SHOW server_version"), "rows": rows, "revisions": revisions}
-    finally:
-        await connected.close()
+        return {"server": await database.fetchval("SHOW server_version"), "rows": rows, "revisions": revisions}

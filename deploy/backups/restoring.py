@@ -18,6 +18,7 @@ from deploy.backups.programs import Progress, connection, program, running, sile
 from deploy.backups.sealing import SUFFIX, open_sealed
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
+from kit.connecting import connected
 from kit.migrations import DATABASE_NAME, in_database, make_roles, prepare_schemas
 
 # Connections that are no obstacle: PostgreSQL's own.
@@ -39,8 +40,7 @@ async def restore(
     """
     if faults := archive.faults(backup):
         raise RunError(f"The backup {backup.name} is damaged: {'; '.join(faults)}.")
-    admin = await asyncpg.connect(admin_url)
-    try:
+    async with connected(admin_url) as admin:
         if await admin.fetchval(IN_USE, DATABASE_NAME):
             raise RunError("The database is in use: stop the services first.")
         await make_missing_roles(admin, _roles(archive, backup, settings))
@@ -55,8 +55,6 @@ async def restore(
         except (RunError, OSError):
             await admin.execute(f"DROP DATABASE IF EXISTS {scratch}")
             raise
-    finally:
-        await admin.close()
 
 
 def restore_files(archive: Archive, backup: Backup, settings: BackupSettings) -> Path | None:
@@ -114,12 +112,9 @@ def copy_opened(data: IO[bytes], out: IO[bytes], name: str, settings: BackupSett
 
 async def _prepare(url: str) -> None:
     """What belongs to the database as a whole and so is in no dump of its schemas, and statistics for the planner."""
-    connected = await asyncpg.connect(url)
-    try:
-        await prepare_schemas(connected)
-        await connected.execute("ANALYZE")
-    finally:
-        await connected.close()
+    async with connected(url) as database:
+        await prepare_schemas(database)
+        await database.execute("ANALYZE")
 
 
 async def _take_its_place(admin: asyncpg.Connection, scratch: str) -> str:

@@ -9,12 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
-
 from deploy.backups.bases import BASE
 from deploy.backups.chain import Plan, moment, plan
-from deploy.backups.forgetting import Forgotten, forgotten_since
-from deploy.backups.looking import looked_over
+from deploy.backups.looking import erased_since, looked_over
 from deploy.backups.programs import program, running, silently
 from deploy.backups.restoring import copy_opened, restore_files
 from deploy.backups.segments import open_segments
@@ -23,7 +20,6 @@ from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
 from deploy.local.postgres import user_of
 from deploy.local.settings import Settings
-from kit.migrations import DATABASE_NAME, in_database
 
 # A recovery reads some hundred megabytes a second; nobody wants it to be given up.
 PATIENCE = 24 * 3600.0
@@ -39,7 +35,7 @@ async def rewind(settings: Settings, backups: BackupSettings, at: datetime | Non
     started, now = time.monotonic(), datetime.now(UTC)
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     with only_runner(settings.directory):
-        erasures = await _erased_since(settings, way.at)
+        erasures = await erased_since(settings, local_server(settings), way.at)
         scratch = replace(settings, directory=settings.directory / f"restored-{now:%Y%m%d%H%M%S}")
         scratch.logs.mkdir(mode=0o711, parents=True)
         unpack(way, backups, scratch, like=settings.directory / "postgres")
@@ -79,22 +75,6 @@ def _take_its_place(settings: Settings, scratch: Settings, now: datetime) -> Non
     shutil.rmtree(scratch.directory)
     # What the mark says was true of the other database.
     settings.migrated_file.unlink(missing_ok=True)
-
-
-async def _erased_since(settings: Settings, since: datetime) -> list[Forgotten] | None:
-    """Whom the server that is there has erased since; None when it can't be asked."""
-    if not (settings.directory / "postgres" / "PG_VERSION").exists():
-        return None
-    try:
-        async with local_server(settings) as admin_url:
-            before = await asyncpg.connect(in_database(admin_url, DATABASE_NAME))
-            try:
-                return await forgotten_since(before, since)
-            finally:
-                await before.close()
-    except (OSError, RunError, asyncpg.PostgresError) as error:
-        print(f"The server that is there could not be asked whom it has erased since: {error}")
-        return None
 
 
 def unpack(way: Plan, backups: BackupSettings, scratch: Settings, like: Path | None = None) -> None:

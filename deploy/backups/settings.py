@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from deploy.local.errors import RunError
-from deploy.local.settings import Settings
+from deploy.local.settings import Settings, read_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +25,15 @@ class BackupSettings:
 
 def read_backup_settings(environ: Mapping[str, str], settings: Settings) -> BackupSettings:
     """`RunError` names a variable that can't be understood."""
-    days = environ.get("BACKUP_KEEP_DAYS") or "7"
-    if not days.isdecimal() or not 1 <= int(days) <= 3650:
-        raise RunError(f"BACKUP_KEEP_DAYS={days} is not a number of days from 1 to 3650.")
-    seconds = environ.get("BACKUP_WAL_SECONDS") or "10"
-    if not seconds.isdecimal() or not 1 <= int(seconds) <= 3600:
-        raise RunError(f"BACKUP_WAL_SECONDS={seconds} is not a number of seconds from 1 to 3600.")
     identity = environ.get("BACKUP_IDENTITY")
     elsewhere = environ.get("STORAGE_BUCKET")
     folder = Path(environ.get("STORAGE_DIRECTORY") or settings.directory / "storage")
     return BackupSettings(
         directory=settings.root / (environ.get("BACKUP_DIRECTORY") or settings.directory / "backups"),
-        keep=timedelta(days=int(days)),
+        keep=timedelta(days=read_number(environ, "BACKUP_KEEP_DAYS", 7, 3650)),
         recipient=environ.get("BACKUP_RECIPIENT") or "",
         identity=Path(identity) if identity else None,
         storage=None if elsewhere else folder,
         spool=settings.root / (environ.get("BACKUP_SPOOL_DIRECTORY") or settings.directory / "wal"),
-        wal_seconds=float(seconds),
+        wal_seconds=read_number(environ, "BACKUP_WAL_SECONDS", 10, 3600),
     )

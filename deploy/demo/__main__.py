@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy.demo import data
 from deploy.demo.authoring import WEAVE, add_vocabulary, create_quiz, create_story, request_approval
+from deploy.local.settings import read_settings
 from deploy.rest import Rest, RestError
 
 
@@ -115,9 +116,8 @@ def publish_when_approved(teacher: Rest, story_id: str, timeout: float = 5.0) ->
 
 
 def main() -> None:
-    url, password = os.environ["GATEWAY_URL"], os.environ["DEMO_PASSWORD"]
     try:
-        Loader(Rest(url), password).load()
+        Loader(Rest(read_settings(os.environ).gateway_url), os.environ["DEMO_PASSWORD"]).load()
     except RestError as error:
         sys.exit(f"The demo school could not be loaded: {error}")
 

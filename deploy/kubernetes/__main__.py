@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 
 from deploy.kubernetes import policies, workloads
-from deploy.kubernetes.calls import PORTS
 from deploy.kubernetes.workloads import DRAIN_DELAY, DRAIN_GRACE, TLS, Resource
+from kit.settings import PORTS
 
 OUT = Path(__file__).parents[2] / "gen" / "kubernetes"
 MADE = "# Made by `python -m deploy.kubernetes`: change that, or patch this in an overlay.\n"

@@ -2,7 +2,6 @@
 
 from kit.settings import SERVICES
 
-PORTS = {name: 7101 + nth for nth, name in enumerate(SERVICES)}
 # Own RPCs, events, and identity's access data; `services/callers.py` says which internal RPCs these may be.
 CALLS = {
     "identity": frozenset({"content", "learning", "assessment", "audit"}),

@@ -1,7 +1,8 @@
 """Who may connect to whom, as network policies: nobody, but for what `calls` says, the database and the collector."""
 
-from deploy.kubernetes.calls import CALLS, PORTS, callers
+from deploy.kubernetes.calls import CALLS, callers
 from deploy.kubernetes.workloads import METRICS, Resource, labels, resource
+from kit.settings import PORTS
 
 SYSTEM = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.kubernetes.calls import PORTS
+from kit.settings import PORTS
 
 Resource = dict[str, Any]
 IMAGE = "storyloom"

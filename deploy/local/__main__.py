@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from kit.settings import SERVICES
+
 from .errors import RunError
 from .gateway import answers
-from .settings import SERVICES, Address, Settings, read_settings
+from .settings import Address, Settings, read_settings
 from .state import State, only_runner, read_state
 
 # How long `trace` waits for spans that may still be on their way.

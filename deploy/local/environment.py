@@ -63,7 +63,6 @@ class Environments:
             "PYTHONPATH": str(settings.root / "gen"),
             "GATEWAY_ADDRESS": str(settings.gateway),
             "GATEWAY_ADMIN_ADDRESS": str(settings.gateway_admin),
-            "GATEWAY_URL": settings.gateway_url,
             "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint or f"http://{settings.traces}",
             "SERVICE_KEYS": self.secrets["SERVICE_KEYS"],
         }

@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +69,9 @@ def gateway_program(settings: Settings, environments: Environments, epoch: int) 
         # When it dies there is nobody left to take over from.
         anew=command(0),
         log=settings.logs / "gateway.log",
-        ready=lambda _: until_answering(settings.gateway, "/healthz") if epoch == 0 else _until_live(settings, epoch),
+        ready=lambda _: _until(
+            lambda: _is_live(settings, epoch) if epoch else answers(settings.gateway, "/healthz")
+        ),
     )
 
 
@@ -106,10 +108,14 @@ def _shared_memory(settings: Settings) -> list[Path]:
     return list(SHARED_MEMORY.glob(f"envoy_shared_memory_{_base_id(settings)}[0-9]"))
 
 
-async def until_answering(address: Address, path: str) -> None:
-    """Returns when a GET of `path` is answered with 200."""
+async def until_healthy(settings: Settings, service: str) -> None:
+    """Returns when the gateway holds every process of the service for able to serve."""
+    await _until(lambda: _is_healthy(settings, service))
+
+
+async def _until(look: Callable[[], Awaitable[bool]]) -> None:
     while True:
-        if await answers(address, path):
+        if await look():
             return
         await asyncio.sleep(PAUSE)
 
@@ -119,15 +125,8 @@ async def answers(address: Address, path: str) -> bool:
     return (await _get(address, path))[0] == 200
 
 
-async def _until_live(settings: Settings, epoch: int) -> None:
-    """Returns when the Envoy of this epoch takes requests; until then the one before it answers on the same port."""
-    while True:
-        if await _is_live(settings, epoch):
-            return
-        await asyncio.sleep(PAUSE)
-
-
 async def _is_live(settings: Settings, epoch: int) -> bool:
+    """Whether the Envoy of this epoch takes requests; until then the one before it answers on the same port."""
     status, body = await _get(settings.gateway_admin, "/server_info")
     if status != 200:
         return False
@@ -135,15 +134,10 @@ async def _is_live(settings: Settings, epoch: int) -> bool:
     return bool(found["state"] == "LIVE" and found["command_line_options"].get("restart_epoch") == epoch)
 
 
-async def until_healthy(settings: Settings, service: str) -> None:
-    """Returns when the gateway holds every process of the service for able to serve."""
-    while True:
-        status, body = await _get(settings.gateway_admin, "/clusters")
-        if status == 200 and not any(
-            line.startswith(f"{service}::") and "::health_flags::/failed" in line for line in body.decode().splitlines()
-        ):
-            return
-        await asyncio.sleep(PAUSE)
+async def _is_healthy(settings: Settings, service: str) -> bool:
+    status, body = await _get(settings.gateway_admin, "/clusters")
+    lines = (line for line in body.decode().splitlines() if line.startswith(f"{service}::"))
+    return status == 200 and not any("::health_flags::/failed" in line for line in lines)
 
 
 async def _get(address: Address | UnixAddress, path: str) -> tuple[int, bytes]:

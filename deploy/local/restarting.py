@@ -3,11 +3,12 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from kit.settings import SERVICES
+
 from .environment import Environments
 from .errors import RunError
 from .gateway import gateway_program, until_healthy, validation
 from .processes import Child, Say, run_step
-from .settings import SERVICES
 
 if TYPE_CHECKING:
     from .stack import Stack

@@ -7,11 +7,12 @@ import secrets
 import shlex
 from pathlib import Path
 
-from .errors import RunError
-from .settings import SERVICES
+from kit.settings import SERVICES
 
-OWNER, BACKUP, REPLICATION = "owner", "backup", "replication"
-OF_DATABASE = (OWNER, BACKUP, REPLICATION, *SERVICES)
+from .errors import RunError
+
+# Whose passwords there are: `storyloom_owner` and so on.
+OF_DATABASE = ("owner", "backup", "replication", *SERVICES)
 
 
 def load_secrets(file: Path) -> dict[str, str]:
@@ -19,7 +20,8 @@ def load_secrets(file: Path) -> dict[str, str]:
     found = read_secrets(file)
     made = {name: value for name, value in _make(found).items() if name not in found}
     if made:
-        _write(file, found | made)
+        lines = (f"{name}={shlex.quote(value)}\n" for name, value in (found | made).items())
+        write_private(file, "".join(lines).encode())
     return found | made
 
 
@@ -40,14 +42,12 @@ def read_secrets(file: Path) -> dict[str, str]:
         raise RunError(f"{file} can't be read as NAME='value': repair it, or remove it to get new ones.") from None
 
 
-def _write(file: Path, values: dict[str, str]) -> None:
-    lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-    scratch = file.with_suffix(".new")
+def write_private(file: Path, data: bytes) -> None:
+    """Puts it in place whole, and created with its final mode: at no moment can another user open it."""
+    scratch = file.with_name(f"{file.name}.new")
     scratch.unlink(missing_ok=True)
-    # Created with its final mode: there is no moment at which another user could open it.
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        out.write(lines)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(data)
     scratch.replace(file)
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kit.settings import PORTS, SERVICES
+
 from .errors import RunError
 
-SERVICES = ("identity", "content", "learning", "assessment", "audit")
 ROOT = Path(__file__).resolve().parents[2]
-# Below 32768, where Linux begins to hand out ports to outgoing connections. The second process of a service has the
-# port a hundred above.
-PORTS = {"identity": 7101, "content": 7102, "learning": 7103, "assessment": 7104, "audit": 7105}
+# How far the second process's port is above the first's.
 NEXT_PROCESS = 100
 MOST_REPLICAS = 2
 

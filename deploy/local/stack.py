@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from kit.settings import SERVICES
+
 from .control import Control
 from .database import migrate
 from .environment import Environments
@@ -20,7 +22,7 @@ from .postgres import Postgres, make_private
 from .processes import Child, Command, Program, Say, run_step, together
 from .restarting import Restarter
 from .secrets import load_secrets
-from .settings import SERVICES, Address, Settings
+from .settings import Address, Settings
 from .state import stop_left_over, write_state
 from .traces import TraceReceiver, TraceStore
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kit.settings import SERVICES
+
 OUT = Path(__file__).parents[2] / "gen" / "dashboards"
 PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
 WIDTH, HEIGHT = 12, 8
@@ -11,7 +13,7 @@ FAULTS = "INTERNAL|UNKNOWN|DATA_LOSS|UNIMPLEMENTED"
 REFUSALS = "RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED"
 CHOSEN = 'job=~"$service", rpc_method=~"$rpc"'
 INGRESS = 'envoy_http_conn_manager_prefix="ingress"'
-SERVICES = 'envoy_cluster_name=~"identity|content|learning|assessment|audit"'
+TO_SERVICES = f'envoy_cluster_name=~"{"|".join(SERVICES)}"'
 
 Panel = tuple[str, str, str, str]
 
@@ -85,12 +87,12 @@ GATEWAY: list[Panel] = [
         f"histogram_quantile(0.95, sum by (le) (rate(envoy_http_downstream_rq_time_bucket{{{INGRESS}}}[5m])))",
         "",
     ),
-    ("Healthy processes", "short", f"envoy_cluster_membership_healthy{{{SERVICES}}}", "envoy_cluster_name"),
+    ("Healthy processes", "short", f"envoy_cluster_membership_healthy{{{TO_SERVICES}}}", "envoy_cluster_name"),
     *(
         (
             title,
             "reqps",
-            f"sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_{metric}{{{SERVICES}}}[5m]))",
+            f"sum by (envoy_cluster_name) (rate(envoy_cluster_upstream_{metric}{{{TO_SERVICES}}}[5m]))",
             "envoy_cluster_name",
         )
         for title, metric in (

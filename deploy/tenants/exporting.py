@@ -20,6 +20,7 @@ from deploy.tenants.recordings import fetch, recordings_of
 from deploy.tenants.subject_keys import Change, rewritten
 from deploy.tenants.tables import KEYS, LEFT_OUT, Table, carried, connect, write_rows
 from kit.ids import SYSTEM_TENANT
+from kit.migrations import revisions
 
 # So long events may take to be delivered, and so often it is looked.
 DELIVERED_WITHIN, POLL_SECONDS = 30.0, 0.2
@@ -84,7 +85,7 @@ async def _write(
         tenant_id=tenant_id,
         slug=await database.fetchval(SLUG, tenant_id),
         snapshot_time=await database.fetchval("SELECT now()"),
-        revisions=await tables.revisions(database),
+        revisions=await revisions(database),
         keys=OPEN if open_keys else WRAPPED,
         verifier_keys=here.signer.verifier_keys(tenant_id),
         rows=counts,

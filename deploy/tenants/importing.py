@@ -21,6 +21,7 @@ from deploy.tenants.subject_keys import arriving
 from deploy.tenants.tables import KEPT, KEYS, LEFT_OUT, Table
 from kit.errors import StoryloomError
 from kit.ids import SYSTEM_TENANT
+from kit.migrations import revisions
 from kit.validation import validator
 from services.identity.tenants import tenant_to_proto
 from storyloom.identity.v1.tenants_pb2 import Tenant
@@ -128,7 +129,7 @@ async def _refuse_strangers(arrival: Arrival) -> None:
     database, manifest = arrival.database, arrival.manifest
     if manifest.tenant_id == SYSTEM_TENANT:
         raise RunError("The archive is of a platform's own tenant, which nobody else's platform takes.")
-    here = await tables.revisions(database)
+    here = await revisions(database)
     theirs = {one: manifest.revisions.get(one) for one in here}
     if other := [f"{one} is at {theirs[one]}, here at {here[one]}" for one in here if theirs[one] != here[one]]:
         raise RunError(f"The archive is of other migrations: {'; '.join(other)}. Bring both installations to the same.")

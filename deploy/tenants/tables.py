@@ -114,11 +114,6 @@ async def carried(database: asyncpg.Connection) -> list[Table]:
     return [table for table in await all_tables(database) if table.name not in LEFT_OUT]
 
 
-async def revisions(database: asyncpg.Connection) -> dict[str, str]:
-    """The newest migration of each schema."""
-    return {one: await database.fetchval(f"SELECT version_num FROM {one}.alembic_version") for one in SERVICES}  # noqa: S608
-
-
 async def write_rows(database: asyncpg.Connection, table: Table, tenant_id: UUID, out: Any) -> int:
     """Writes the tenant's rows as comma-separated values, under the names of the columns; how many they are."""
     done = await database.copy_from_query(table.rows(tenant_id), output=out, format="csv", header=True)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -248,3 +249,8 @@ def calls(*folders: str) -> Iterator[tuple[Path, ast.Call]]:
 def called(call: ast.Call) -> str:
     """The last part of what is called, as `commit` in `session.commit()`."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def test_no_service_is_left_out_of_the_import_rules() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert {f"services.{name}" for name in SERVICES} == set(contracts[0]["modules"])

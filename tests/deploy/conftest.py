@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.settings import SERVICES, Settings, read_settings
+from deploy.local.settings import Settings, read_settings
+from kit.settings import SERVICES
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pyrage
 from deploy.backups.programs import connection, program
 from deploy.tenants.archive import SUMS, Writer
 from deploy.tenants.installation import Installation
-from deploy.tenants.tables import carried, connect, revisions, write_rows
-from kit.migrations import in_database
+from deploy.tenants.tables import carried, connect, write_rows
+from kit.migrations import in_database, revisions
 from kit.settings import Settings, decoded_key
 from services.audit.sealing import Wrapper
 from services.audit.signing import Signer

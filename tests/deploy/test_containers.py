@@ -14,11 +14,10 @@ import jsonschema
 import pytest
 import yaml
 
-from deploy.kubernetes.calls import PORTS
 from deploy.local.secrets import load_secrets
 from deploy.local.settings import ROOT
 from deploy.secrets import ADMIN_PASSWORD, Handout
-from kit.settings import SERVICES, Settings
+from kit.settings import PORTS, SERVICES, Settings
 from tests.contract.tree import parsed, python_files
 
 # Other programs look at the files, which takes them a while.
@@ -143,6 +142,7 @@ class TestCompose:
         assert f"{SECRETS}/certificates/{name}:/run/tls:ro" in one["volumes"]
         settings = Settings.from_environment(name, one["environment"] | handed[name])
         assert settings.secret
+        assert int(one["stop_grace_period"].removesuffix("s")) >= settings.drain_delay + settings.drain_grace + 5
         assert [settings.address_of(other) for other in SERVICES] == [f"{other}:{PORTS[other]}" for other in SERVICES]
         assert one["env_file"] == [{"path": f"{SECRETS}/{name}.env", "format": "raw"}]
 

@@ -11,12 +11,11 @@ import pytest
 import yaml
 
 from deploy.kubernetes.__main__ import OUT, manifests, text
-from deploy.kubernetes.calls import CALLS, PORTS
+from deploy.kubernetes.calls import CALLS
 from deploy.local.secrets import load_secrets
-from gateway.descriptors import CLUSTERS
 from gateway.routes import LONGEST_UNARY
 from kit.server import Service
-from kit.settings import SERVICES, Settings
+from kit.settings import PORTS, SERVICES, Settings
 from services.callers import ALLOWED
 
 # Other programs look at the files, which takes them a while.
@@ -73,9 +72,6 @@ class TestCalls:
         # Nobody is let through whom no service would answer.
         internal = {caller for allowed in ALLOWED.values() for caller in allowed}
         assert CALLS.keys() - {"gateway"} == internal
-
-    def test_of_the_gateway_are_those_it_has_routes_for(self) -> None:
-        assert CALLS["gateway"] == set(CLUSTERS)
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_are_let_out_and_in_alike(self, name: str) -> None:

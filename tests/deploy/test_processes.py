@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from deploy.local.errors import RunError
 from deploy.local.processes import Child, Command, Program, run_step, together
+from tests.running import until
 
 LIVE = "import time; print('up', flush=True); time.sleep(60)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {LIVE}"
@@ -29,14 +29,6 @@ def program(code: str, place: Path, name: str = "program") -> Program:
         await until(lambda: log.exists() and "up" in log.read_text())
 
     return Program(name, python(code, place), log, said_up)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.02)
 
 
 def alive(pid: int) -> bool:

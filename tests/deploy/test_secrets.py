@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from deploy.local.environment import Environments, database_url
 from deploy.local.errors import RunError
 from deploy.local.secrets import load_secrets, role_passwords
-from deploy.local.settings import SERVICES, Settings
+from deploy.local.settings import Settings
+from kit.settings import SERVICES
 
 KEYS = ("SECRET_KEY", "KEY_ENCRYPTION_KEY", "AUDIT_KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY")
 

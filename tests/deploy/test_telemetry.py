@@ -63,17 +63,20 @@ def series(query: str) -> set[str]:
     return set(re.findall(r"\b[a-z_][a-z0-9_:]*[a-z0-9]\b", WORDS.sub(" ", bare)))
 
 
-def of_services() -> set[str]:
-    """The metrics of kit and services, as the collector's Prometheus exporter names them."""
-    found = set()
+def our_metrics() -> Iterator[tuple[str, str, str]]:
+    """Kind, name and unit of each metric that the code makes."""
     for path in python_files("kit", "services", "deploy"):
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 kind, first = node.func.attr, node.args[0]
                 if kind.startswith("create_") and isinstance(first, ast.Constant) and "." in str(first.value):
                     unit = next((k.value.value for k in node.keywords if k.arg == "unit"), "")  # type: ignore[attr-defined]
-                    found |= exported(kind, first.value, unit if unit in UNITS else "")
-    return found
+                    yield kind, str(first.value), unit if unit in UNITS else ""
+
+
+def of_services() -> set[str]:
+    """The metrics of kit and services, as the collector's Prometheus exporter names them."""
+    return set().union(*(exported(*one) for one in our_metrics()))
 
 
 def exported(kind: str, name: Any, unit: str) -> set[str]:
@@ -129,6 +132,15 @@ def test_names_of_our_metrics_follow_from_the_code() -> None:
     assert {"storyloom_outbox_events_total", "storyloom_outbox_parked"} <= of_services()
 
 
+def test_every_metric_of_ours_is_in_the_table() -> None:
+    told, group = set(), ""
+    for row in re.findall(r"^\| (`\w+\..*?) \|", (ROOT / "docs" / "telemetry.md").read_text(), re.MULTILINE):
+        for name in re.findall(r"`(.+?)`", row):
+            group = name.rpartition(".")[0] or group
+            told.add(f"{group}.{name.rpartition('.')[2]}")
+    assert not [name for _, name, _ in our_metrics() if not {name, f"{name.rpartition('.')[0]}.*"} & told]
+
+
 class TestAlerts:
     @pytest.mark.parametrize("alert", ALERTS)
     def test_lead_to_a_page_that_names_them(self, alert: dict[str, Any]) -> None:
@@ -138,6 +150,11 @@ class TestAlerts:
             assert part in page
         assert alert["labels"]["severity"] in {"page", "ticket"}
         assert alert["for"]
+
+    def test_about_services_are_about_all_of_them(self) -> None:
+        named = re.findall(r'envoy_cluster_name=~"([^"]+)"', (PROMETHEUS / "rules" / "storyloom.yaml").read_text())
+        assert named
+        assert set(named) == {"|".join(SERVICES)}
 
     def test_have_all_pages_there_are(self) -> None:
         named = {(ROOT / rule["annotations"]["runbook"]).name for rule in rules() if "alert" in rule}

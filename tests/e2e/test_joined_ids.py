@@ -2,24 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
 from deploy.local.spans import Span, read_trace
-from tests.running import Running
-
-# Longer than Envoy keeps lines of its log for a common write.
-PATIENCE = 15.0
-
-
-async def eventually(find: Callable[[], Any]) -> Any:
-    """What there is to find, once it is there."""
-    async with asyncio.timeout(PATIENCE):
-        while not (found := find()):
-            await asyncio.sleep(0.2)
-    return found
+from tests.running import Running, until
 
 
 class TestOneRequest:
@@ -33,16 +22,16 @@ class TestOneRequest:
         )
         request, trace = answer.headers["x-request-id"], answer.headers["x-trace-id"]
 
-        (entry,) = await eventually(lambda: entries(auditor, requestId=request))
+        (entry,) = await until(lambda: entries(auditor, requestId=request))
         assert (entry["traceId"], entry["entityId"]) == (trace, answer.json()["id"])
         assert entries(auditor, traceId=trace) == [entry]
 
-        spans = await eventually(lambda: of_content(platform, trace))
+        spans = await until(lambda: of_content(platform, trace))
         server = next(span for span in spans if span.name.endswith("/CreateCourse") and span.service == "content")
         assert server.attributes["request.id"] == request
         assert {"storyloom-gateway", "content"} <= {span.service for span in spans}
 
-        (line,) = await eventually(lambda: list(lines(platform, trace)))
+        (line,) = await until(lambda: list(lines(platform, trace)))
         assert (line["request_id"], line["user"], line["status"]) == (request, teacher.user["id"], 200)
         assert line["tenant"] == server.attributes["tenant.id"]
 

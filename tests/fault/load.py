@@ -21,7 +21,7 @@ from storyloom.content.v1.vocabulary_files_pb2 import (
     VocabularyImportOptions,
 )
 from storyloom.content.v1.vocabulary_files_pb2_grpc import VocabularyFileServiceStub
-from tests.running import Running
+from tests.running import Running, until
 
 READS = ("/v1/me", "/v1/courses", "/v1/progress", "/v1/quizzes", "/v1/approvals", "/v1/stories")
 COURSE = {"storyLanguage": "vi", "learningLanguage": "en"}
@@ -175,11 +175,3 @@ def new_student(platform: Running) -> Rest:
     user = {"email": f"{name}@hoa-sen.example", "displayName": name, "roles": ["student"]}
     platform.sign_in("admin").post("/v1/users", {"user": user, "password": platform.password})
     return platform.sign_in(name)
-
-
-async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.05)

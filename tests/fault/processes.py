@@ -88,9 +88,9 @@ class Processes(Stack):
         return self._channels[service]
 
     async def end(self) -> None:
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         for name in tuple(self._watches):
             await self.take_down(name)
+        await self.stop()
 
     async def rows(self, statement: str, *values: Any) -> list[Any]:
         """What the database holds, seen by its superuser."""

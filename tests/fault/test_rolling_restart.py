@@ -10,9 +10,9 @@ import httpx
 import pytest
 from hypothesis import settings
 
-from deploy.local.settings import SERVICES
 from deploy.local.state import read_state
 from deploy.rest import Rest, RestError
+from kit.settings import SERVICES
 from tests.fault.load import CLIENTS, READS, Load
 from tests.running import GATEWAY_DRAIN, Running, running_platform
 

@@ -22,10 +22,11 @@ from google.api import httpbody_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
-from gateway.descriptors import CLUSTERS, Api
+from gateway.descriptors import Api
 from gateway.envoy import configuration
 from gateway.settings import Settings
 from gateway.tls import secrets
+from kit.settings import SERVICES
 from tests.stack import free_port
 
 ENVOY = Path(sys.executable).parent / "envoy"
@@ -76,7 +77,7 @@ class Upstream(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._server.add_generic_rpc_handlers((self,))
         self.address = address or f"127.0.0.1:{free_port()}"
         self._server.add_insecure_port(self.address)
-        for name in CLUSTERS:
+        for name in SERVICES:
             await self.health.set(f"storyloom.{name}", SERVING)
         await self._server.start()
 
@@ -162,7 +163,7 @@ async def running(
         await one.start()
     addresses = ",".join(one.address for one in behind)
     port, metrics = free_port(), f"127.0.0.1:{free_port()}"
-    environment = {f"{name.upper()}_ADDRESS": addresses for name in CLUSTERS} | {
+    environment = {f"{name.upper()}_ADDRESS": addresses for name in SERVICES} | {
         "GATEWAY_ADDRESS": f"127.0.0.1:{port}",
         "GATEWAY_ADMIN_ADDRESS": f"unix:{folder}/admin.sock",
         "GATEWAY_METRICS_ADDRESS": metrics,

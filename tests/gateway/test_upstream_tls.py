@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from deploy.certificates import make
-from gateway.descriptors import CLUSTERS, Api
+from gateway.descriptors import Api
 from gateway.envoy import write
 from gateway.settings import Settings
+from kit.settings import SERVICES
 from tests.contract.tree import ROOT
 
 NAMES = {"TLS_CERTIFICATE": "tls.crt", "TLS_KEY": "tls.key", "TLS_CA": "ca.crt"}
@@ -40,7 +41,7 @@ def clusters(configuration: Path) -> dict[str, dict[str, Any]]:
 
 
 class TestPlaintext:
-    @pytest.mark.parametrize("service", CLUSTERS)
+    @pytest.mark.parametrize("service", SERVICES)
     @pytest.mark.parametrize("address", ["10.0.0.7:7101", "identity:7101", "127.0.0.1:7101,identity-1:7101"])
     def test_goes_to_no_other_machine(self, service: str, address: str) -> None:
         with pytest.raises(ValueError, match=f"^{service.upper()}_ADDRESS is .*: beyond this machine plaintext"):
@@ -58,7 +59,7 @@ class TestPlaintext:
 class TestTls:
     def test_is_spoken_with_every_service_under_its_own_name(self, made: Path) -> None:
         found = clusters(made)
-        for service in CLUSTERS:
+        for service in SERVICES:
             socket = found[service]["transport_socket"]["typed_config"]
             common = socket["common_tls_context"]
             (name,) = common["combined_validation_context"]["default_validation_context"][
