@@ -112,6 +112,7 @@ class TestGetLearnerAnalytics:
     ) -> None:
         person, course = await learner(school), await make_course()
         await course.enrol(person)
+        await school.settle()
         await take_long_ago(tables, course)
         hour = ago(3) - timedelta(hours=1)
         told = [one for late in range(0, 60 * 8, 60) for one in held(course, hour + timedelta(seconds=late), 60)]
@@ -126,6 +127,7 @@ class TestGetLearnerAnalytics:
     ) -> None:
         person, course = await learner(school), await make_course()
         await course.enrol(person)
+        await school.settle()
         await take_long_ago(tables, course)
         opened = await begin(person, course.lesson_ids[0])
         # The phone's session lasts from 50 seconds before the other one's beginning to 10 seconds after it.
@@ -141,9 +143,11 @@ class TestGetLearnerAnalytics:
     ) -> None:
         person, course = await learner(school), await make_course()
         await course.enrol(person)
+        await school.settle()
         await take_long_ago(tables, course)
         midnight = ago(3).replace(hour=0)
-        await sync(person, held(course, midnight - timedelta(minutes=12), 20))
+        answer = await sync(person, held(course, midnight - timedelta(minutes=12), 20))
+        assert {*outcomes(answer)} == {"accepted"}
         before, after = (await analytics(person)).days
         assert (before.sessions, before.active_duration.ToTimedelta()) == (1, timedelta(minutes=12))
         assert (after.sessions, after.active_duration.ToTimedelta()) == (0, timedelta(minutes=8))
