@@ -301,7 +301,7 @@ def samples() -> tuple[tuple[Access, Snapshot], ...]:
     """The same ones in every run."""
     found: list[tuple[Access, Snapshot]] = []
 
-    @settings(max_examples=1_500, derandomize=True, database=None, deadline=None)
+    @settings(max_examples=500, derandomize=True, database=None, deadline=None)
     @given(access=accesses(), snapshot=snapshots())
     def collect(access: Access, snapshot: Snapshot) -> None:
         found.append((access, snapshot))
