@@ -222,12 +222,14 @@ class Database:
     ) -> None:
         self.service = service
         self.routes = outbox.Routes(service, publishes or {})
-        self.committed_events = asyncio.Event()
+        self.committed_events = {consumer: asyncio.Event() for consumer in self.routes.all}
         self.engine: AsyncEngine = create_async_engine(
             url.replace("postgresql://", "postgresql+asyncpg://", 1),
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
             max_overflow=0,
+            # The last one used has the plans and caches of its work at hand; in turn, all of them would have to.
+            pool_use_lifo=True,
             pool_timeout=POOL_TIMEOUT_SECONDS,
             # Every transaction is ended by whoever opened it, so there is nothing to reset.
             pool_reset_on_return=None,
@@ -290,13 +292,13 @@ class Database:
                 await session.close()
 
     async def commit(self, session: WriteSession) -> None:
-        """Commits the transaction with its events, and wakes the relay."""
+        """Commits the transaction with its events, and has the relay deliver them."""
         await session.finish()
         # PostgreSQL answers the COMMIT of a transaction in which a statement failed with ROLLBACK, not with an error.
         if await session.driver.execute("COMMIT") != "COMMIT":
             raise RuntimeError("nothing was committed: the error of an earlier statement was swallowed")
-        if session.events:
-            self.committed_events.set()
+        for consumer in {one.consumer for one in session.events}:
+            self.committed_events[consumer].set()
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[Lent]:

@@ -48,7 +48,8 @@ class OutboxService:
         event_id = UUID(request.event_id) if request.event_id else None
         async with self._db.write(SYSTEM_TENANT) as session:
             replayed = await self._fetch(session, REPLAY, request.consumer, event_id)
-        self._db.committed_events.set()
+        for committed in self._db.committed_events.values():
+            committed.set()
         return ReplayEventsResponse(replayed=len(replayed))
 
     async def _fetch(self, session: ReadSession, statement: str, *values: Any) -> list[Any]:

@@ -152,25 +152,17 @@ class Relay:
 
     def __init__(self, db: "Database", inboxes: Mapping[str, Any], telemetry: Telemetry) -> None:
         self._db, self._inboxes, self._telemetry = db, inboxes, telemetry
-        self._wake = {consumer: asyncio.Event() for consumer in db.routes.all}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._run(consumer)) for consumer in self._wake]
-        self._tasks += [asyncio.create_task(self._spread_wakes()), asyncio.create_task(self._measure())]
+        self._tasks = [asyncio.create_task(self._run(consumer)) for consumer in self._db.committed_events]
+        self._tasks.append(asyncio.create_task(self._measure()))
 
     async def stop(self) -> None:
         """Ends after at most the delivery under way; what was claimed and not delivered is due again by its lease."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _spread_wakes(self) -> None:
-        while True:
-            await self._db.committed_events.wait()
-            self._db.committed_events.clear()
-            for event in self._wake.values():
-                event.set()
 
     async def _run(self, consumer: str) -> None:
         pause, most = 0.0, BATCH
@@ -187,7 +179,7 @@ class Relay:
                 await asyncio.sleep(IDLE_SECONDS)
             else:
                 if not more:
-                    await self._wait(self._wake[consumer])
+                    await self._wait(self._db.committed_events[consumer])
 
     async def _wait(self, wake: asyncio.Event) -> None:
         # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that arrives with the event.
@@ -263,7 +255,7 @@ class Relay:
         while self._telemetry.measures:
             with suppress(Exception):
                 found = {row["consumer"]: row for row in await self._execute(STANDING)}
-                for consumer in self._wake:
+                for consumer in self._db.committed_events:
                     row = found.get(consumer) or {"waiting": 0, "parked": 0, "lag": 0}
                     self._telemetry.measure_outbox(consumer, row["waiting"], row["parked"], float(row["lag"]))
             await asyncio.sleep(MEASURED_SECONDS)

@@ -38,10 +38,10 @@ _PREPARED: dict[tuple[UUID, Decimal], grading.Question] = {}
 
 def misfits(body: Body, response: Any) -> Iterator[Violation]:
     """What is wrong with a response to the question, by the field of `Response`."""
-    for field in sorted({*ANSWERED_BY.values()} - {ANSWERED_BY[body["type"]]}):
-        if getattr(response, field):
-            kinds = [kind.upper() for kind, name in ANSWERED_BY.items() if name == field]
-            yield field, f"is for questions of type {' and '.join(kinds)} only"
+    own = ANSWERED_BY[body["type"]], "question_id"
+    for field in sorted(given.name for given, _ in response.ListFields() if given.name not in own):
+        kinds = [kind.upper() for kind, name in ANSWERED_BY.items() if name == field]
+        yield field, f"is for questions of type {' and '.join(kinds)} only"
     yield from MISFITS.get(body["type"], _nothing)(body, response)
 
 

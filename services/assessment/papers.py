@@ -16,10 +16,8 @@ from services.assessment.rules import Item, Taking
 from storyloom.assessment.v1.answers_pb2 import (
     AttemptPart,
     AttemptQuestion,
-    Award,
     AwardReason,
     BlankOptions,
-    ItemResult,
     Match,
     Response,
 )
@@ -168,7 +166,7 @@ def result_to_proto(attempt: Taking, seen: frozenset[str], readable: Collection[
     message = _figures_to_proto(result) if "score" in seen else AttemptResult()
     for item, entry in zip(attempt.items, result.detail, strict=True):
         more = OF_READERS if item.question_id in readable else frozenset()
-        message.items.append(_item_to_proto(item, entry, seen | more))
+        message.items.add(**_item_values(item, entry, seen | more))
     return message
 
 
@@ -181,21 +179,20 @@ def _figures_to_proto(result: Any) -> AttemptResult:
     )
 
 
-def _item_to_proto(item: Item, entry: Mapping[str, Any], seen: frozenset[str]) -> ItemResult:
+def _item_values(item: Item, entry: Mapping[str, Any], seen: frozenset[str]) -> dict[str, Any]:
+    """The fields of an `ItemResult`: made in its place, rather than copied there."""
     name, told = str(item.question_id), "correct_answers" in seen
-    figures: dict[str, Any] = {}
+    picked = item.answer if "feedback" in seen else None
+    values: dict[str, Any] = {"question_id": name}
+    values["feedback"] = feedback(item.said, picked, explained="explanations" in seen)
+    if told:
+        values["correct_response"] = _right_response(item)
     if "score" in seen:
-        figures = {one: entry[one] for one in ("score", "max_score", "correct")}
+        values |= {one: entry[one] for one in ("score", "max_score", "correct")}
         if "responses" in seen:
             given = (award for award in entry["awards"] if told or award[1] != rules.MISSED)
-            figures["awards"] = [_award_to_proto(item.body["type"], name, *award) for award in given]
-    picked = item.answer if "feedback" in seen else None
-    return ItemResult(
-        question_id=name,
-        feedback=feedback(item.said, picked, explained="explanations" in seen),
-        correct_response=_right_response(item) if told else None,
-        **figures,
-    )
+            values["awards"] = [_award_values(item.body["type"], name, *award) for award in given]
+    return values
 
 
 def _right_response(item: Item) -> Response:
@@ -205,11 +202,12 @@ def _right_response(item: Item) -> Response:
     return _RIGHT.get(key) or _remember(_RIGHT, key, response_to_proto(item, right_answer(item.body)))
 
 
-def _award_to_proto(kind: str, question: str, subject: str, reason: str, points: str) -> Award:
-    """`subject` is the id of a part of the question, the number of a blank, or the id of the `question` itself."""
-    whose: dict[str, Any] = {}
+def _award_values(kind: str, question: str, subject: str, reason: str, points: str) -> dict[str, Any]:
+    """The fields of an `Award`. `subject` is the id of a part of the question, the number of a blank, or the id of the
+    `question` itself."""
+    values = {"reason": REASONS[reason], "points": points}
     if subject != question and kind in PARTS:
-        whose[PARTS[kind]] = subject
+        values[PARTS[kind]] = subject
     elif subject != question and kind == FILL_BLANK:
-        whose["blank"] = int(subject)
-    return Award(reason=REASONS[reason], points=points, **whose)
+        values["blank"] = int(subject)
+    return values

@@ -1,12 +1,12 @@
 """Who may take a quiz when, and what an attempt is worth: decisions without a database."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from kit.errors import FailedPrecondition, InvalidArgument
@@ -35,8 +35,7 @@ REVIEW = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A question of an attempt: the version it keeps, its points, the learner's answer (None: never given), and the
     regrade that counts for it."""
 
@@ -126,7 +125,7 @@ class Taking:
     def answer(self, answers: Mapping[UUID, list[str]]) -> None:
         """Takes over answers, by version id."""
         self.items = [
-            replace(item, answer=answers[item.version_id]) if item.version_id in answers else item
+            item._replace(answer=answers[item.version_id]) if item.version_id in answers else item
             for item in self.items
         ]
 

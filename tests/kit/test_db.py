@@ -125,6 +125,16 @@ class TestPool:
         )
         assert not idle, f"seed {seed}"
 
+    async def test_asks_on_one_connection_only_what_a_type_is_made_of(self, toy: Toy) -> None:
+        ran: list[str] = []
+        async with toy.db.read(uuid4()) as one, toy.db.read(uuid4()) as other:
+            for session in (one, other):
+                with session.driver.query_logger(lambda record: ran.append(record.query)):
+                    row = await session.fetchrow("SELECT $1::uuid, $2::macaddr[] AS it", ["08:00:2b:01:02:03"])
+                    await asyncio.sleep(0)
+                assert row.it == ["08:00:2b:01:02:03"]
+        assert sum("typeinfo" in query for query in ran) == 1
+
     async def test_a_cancelled_rpc_leaves_nothing_behind(self, toy: Toy) -> None:
         stub = toy.stub(toy.grant(uuid4(), EVERYTHING))
         calls = [asyncio.ensure_future(stub.CreateNote(toy.pb.Note(text="x"))) for _ in range(30)]

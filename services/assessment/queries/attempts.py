@@ -64,20 +64,20 @@ WITH changed AS (
   RETURNING tenant_id, id, revision
 ), saved AS (
   INSERT INTO assessment.responses (tenant_id, attempt_id, version_id, answer)
-  SELECT changed.tenant_id, changed.id, given.version_id, given.answer::jsonb
-  FROM changed, unnest($7::uuid[], $8::text[]) AS given (version_id, answer)
+  SELECT changed.tenant_id, changed.id, given.key::uuid, given.value
+  FROM changed, jsonb_each($7::text::jsonb) AS given
   ON CONFLICT (tenant_id, attempt_id, version_id)
   DO UPDATE SET answer = excluded.answer, updated_at = excluded.updated_at
 )"""
 GRADE = """, graded AS (
   INSERT INTO assessment.quiz_results
     (tenant_id, attempt_id, score, max_score, percent, passed, detail, pass_mark, regrade_count)
-  SELECT tenant_id, id, $9, $10, $11, $12, $13::text::jsonb, $14, $15 FROM changed
+  SELECT tenant_id, id, $8, $9, $10, $11, $12::text::jsonb, $13, $14 FROM changed
 )"""
 # A regrade locks the quiz and counts: either it finds the result, or whoever grades finds that the count has changed.
 AS_COUNTED = """
 WITH counted AS (
-  SELECT FROM assessment.quizzes WHERE tenant_id = $1 AND id = $16 AND regrade_count = $15 FOR KEY SHARE
+  SELECT FROM assessment.quizzes WHERE tenant_id = $1 AND id = $15 AND regrade_count = $14 FOR KEY SHARE
 ), """
 ONLY_AS_COUNTED = "AND revision = $3 AND EXISTS (SELECT FROM counted)"
 REVISION = " SELECT revision FROM changed"
@@ -246,13 +246,13 @@ async def save_attempt(session: WriteSession, attempt: Taking, answers: Mapping[
     ABORTED when it was changed since it was read: nothing is stored then.
     """
     state = attempt.id, attempt.revision, attempt.state, attempt.submit_time, attempt.updated_at
-    given = [*answers], [json.dumps(answer) for answer in answers.values()]
+    given = json.dumps({str(version_id): answer for version_id, answer in answers.items()})
     if result := attempt.result:
         told = *(getattr(result, name) for name in RESULT), json.dumps(result.detail)
         counted = attempt.pass_mark, attempt.regrade_count, attempt.quiz_id
-        row = await session.fetchrow(CLOSE_ATTEMPT, *state, *given, *told, *counted)
+        row = await session.fetchrow(CLOSE_ATTEMPT, *state, given, *told, *counted)
     else:
-        row = await session.fetchrow(SAVE_RESPONSES, *state, *given)
+        row = await session.fetchrow(SAVE_RESPONSES, *state, given)
     if row is None:
         raise Aborted("The attempt was changed at the same moment; try again.")
     attempt.revision = row.revision
