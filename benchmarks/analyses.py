@@ -8,7 +8,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
@@ -82,7 +81,7 @@ async def attempts_at(server: Server, tenant_id: UUID, quiz_id: UUID, items: lis
         for number, item in enumerate(items):
             right = chance.random() < 1 / (1 + 2.7 ** (number / 5 - 2 - able))
             picked = item.body["choices"][0 if right else chance.randrange(1, CHOICES)]["id"]
-            taken.append(replace(item, answer=[picked]))
+            taken.append(item._replace(answer=[picked]))
             responses.append((tenant_id, attempt_id, item.version_id, json.dumps([picked])))
         outcome = rules.graded(taken, PASS_MARK)
         figures = outcome.score, outcome.max_score, outcome.percent, outcome.passed, json.dumps(outcome.detail)

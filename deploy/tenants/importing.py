@@ -52,7 +52,7 @@ WHERE tenant_id = $1 AND subject_type = 'user' AND state = 'done'
 """
 NEWS = "INSERT INTO identity.access_revisions (tenant_id) VALUES ($1)"
 RENAME = "UPDATE identity.tenants SET slug = $2, revision = revision + 1 WHERE tenant_id = $1"
-SUSPEND = "UPDATE identity.tenants SET status = 'suspended', revision = $2 + 1 WHERE tenant_id = $1"
+SUSPEND = "UPDATE identity.tenants SET status = 'suspended', revision = greatest(revision, $2) + 1 WHERE tenant_id = $1"
 TAKEN = f"SELECT id FROM identity.tenant_listings WHERE tenant_id = '{SYSTEM_TENANT}' AND slug = $1 AND id <> $2"  # noqa: S608
 THERE = "SELECT status, revision FROM identity.tenants WHERE tenant_id = $1 FOR UPDATE"
 SHOWN = """
@@ -192,9 +192,9 @@ async def _settle(arrival: Arrival, slug: str) -> None:
         raise RunError("The archive has erasures of tenants, which are the platform's alone.")
     if slug and slug != arrival.manifest.slug:
         await database.execute(RENAME, tenant_id, slug)
+    # Nobody comes in before somebody has looked; an etag that was given out stays behind.
+    await database.execute(SUSPEND, tenant_id, arrival.revision)
     if arrival.replaces:
-        # Nobody comes in before somebody has looked; an etag that was given out stays behind.
-        await database.execute(SUSPEND, tenant_id, arrival.revision)
         await database.execute(ERASE_AGAIN, tenant_id)
     name = await _name(database, tenant_id)
     if await database.fetchval(TAKEN, name, tenant_id):

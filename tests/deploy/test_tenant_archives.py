@@ -37,7 +37,7 @@ VALUES (uuidv7(), $1, 'learning', 'course', uuidv7(), 'storyloom.content.v1.Cour
 pytestmark = pytest.mark.timeout(600 if PROOF else 120)
 # Of what the population of tests has nothing yet.
 MOST_EMPTY = 6
-KEYS = "audit/subject_keys.csv"
+KEYS, TENANTS = "audit/subject_keys.csv", "identity/tenants.csv"
 # What sums over all learners are is worked out a moment after it changed.
 SUMS = ("pending_sums", "tenant_activity", "story_difficulties", "word_difficulties", "story_words")
 LATER = {"identity/tenants.csv", *(f"learning/{name}.csv" for name in SUMS)}
@@ -93,7 +93,9 @@ class TestLeaving:
         assert not any(data.count(b"\n") > 1 for data in (await rows_of(there.cluster.owner_url, one)).values())
         await bring_in(of(there), archive, identity=identity)
         wanted, got = members(archive, identity), await rows_of(there.cluster.owner_url, one)
-        assert {name for name in got if wanted[name] != got[name]} == {KEYS}
+        # Besides the keys its status alone is another: somebody is to look first.
+        assert {name for name in got if wanted[name] != got[name]} == {KEYS, TENANTS}
+        assert (b",active," in wanted[TENANTS], b",suspended," in got[TENANTS]) == (True, True)
         assert keys_of(wanted[KEYS]) == keys_of(got[KEYS], partial(of(there).wrapper.unwrap, one))
         storage = Path(there.environments["content"]["STORAGE_DIRECTORY"], str(one))
         assert files_in(storage) == {name: data for name, data in wanted.items() if name.startswith("files/")}
@@ -107,6 +109,8 @@ class TestLeaving:
 
     async def _goes_on(self, there: Stack, leaving: Leaving) -> None:
         """People sign in with their passwords, read and write; what the log says of them can be read, and it grows."""
+        root = await there.sign_in("platform", PLATFORM_EMAIL)
+        await ask(root, "ResumeTenant", id=str(leaving.tenant_id))
         teacher = await there.sign_in(leaving.slug, leaving.teacher.email)
         assert (await ask(teacher, "GetCourse", id=leaving.course)).title == leaving.title
         await ask(teacher, "CreateTag", tag={"name": "elsewhere"})
@@ -127,7 +131,7 @@ class TestLeaving:
         again = identity.with_name("again.age")
         await export(of(there), leaving.tenant_id, again, recipient=recipient)
         got = members(again, identity)
-        new = {"content/tags.csv", "manifest.json", "SHA256SUMS", *LATER}
+        new = {"content/tags.csv", "content/tenant_settings.csv", TENANTS, "manifest.json", "SHA256SUMS", *LATER}
         assert {name for name in wanted if got[name] != wanted[name] and not name.startswith("audit/")} <= new
         log = "audit/tree_leaves.csv"
         assert set(wanted[log].splitlines()) < set(got[log].splitlines())
