@@ -1,5 +1,6 @@
 """Archives that were tampered with, or made to harm: refused, and nothing of them stays."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -66,6 +67,9 @@ async def forgotten(cluster: Cluster, tenant_id: UUID) -> str:
     """Has the tenant never been there; the query of how many rows it has."""
     database = await connect(cluster.superuser_url)
     names = [table.name for table in await all_tables(database)]
+    # What audit is about to sign would be there again.
+    while await database.fetchval("SELECT EXISTS (SELECT FROM audit.tree_queue WHERE tenant_id = $1)", tenant_id):
+        await asyncio.sleep(0.05)
     await database.execute("SET session_replication_role = replica")
     for name in names:
         await database.execute(f"DELETE FROM {name} WHERE tenant_id = '{tenant_id}'")
@@ -91,6 +95,7 @@ async def attacked(school: School) -> AsyncIterator[Attacked]:
         environment = school.stack.environments["content"] | {"STORAGE_DIRECTORY": str(folder / "storage")}
         store = Storage(Settings.from_environment("content", environment))
         here = replace(ours, storage=store)
+        await school.settle()
         counted = await forgotten(school.stack.cluster, one.tenant_id)
         yield Attacked(here, str(one.tenant_id), members(folder / "poplar.tar.gz"), folder, counted)
 
