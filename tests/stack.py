@@ -114,7 +114,8 @@ class Stack:
     async def stop(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         await asyncio.gather(*(self.stop_service(name) for name in tuple(self.services)))
-        shutil.rmtree(self.environments["content"]["STORAGE_DIRECTORY"])
+        if folder := self.environments["content"].get("STORAGE_DIRECTORY"):
+            shutil.rmtree(folder)
 
     def channel(self, service: str) -> grpc.aio.Channel:
         if service not in self._channels:
