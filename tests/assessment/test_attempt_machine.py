@@ -29,9 +29,9 @@ from storyloom.assessment.v1.quizzes_pb2_grpc import QuizServiceStub
 from tests.assessment.calls import entries, get, save, start, submit
 from tests.assessment.conftest import Bank, graded_events, picked
 from tests.assessment.test_jobs import sweep
+from tests.profile import PROOF
 from tests.stack import Person, School
 
-PROOF = settings.get_current_profile_name() == "proof"
 EXAMPLES, STEPS = (100, 60) if PROOF else (4, 25)
 LIMIT, MINUTE = timedelta(minutes=10), timedelta(minutes=1)
 ALLOWED = 2

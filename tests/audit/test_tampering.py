@@ -18,7 +18,7 @@ from services.audit.queries.trees import node_id
 from services.audit.signing import Signer
 from tests.audit.exporting import Export, Line, Log, make_leaf, verified
 from tests.audit.growing import database, deliver, event, grown
-from tests.contract.population import PROOF
+from tests.profile import PROOF
 from tests.stack import School
 
 # What was exported after the tampering, and the numbers of the entries that are not what they were.

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from storyloom.content.v1 import courses_pb2, lessons_pb2, stories_pb2, units_pb2
 from tests.content.conftest import Author
 from tests.content.hierarchy import PARENT, Hierarchy, Node, Refused
+from tests.profile import PROOF
 
-PROOF = settings.get_current_profile_name() == "proof"
 EXAMPLES, STEPS = (150, 80) if PROOF else (5, 30)
 MODULES: dict[str, Any] = {
     "course": courses_pb2,

@@ -13,7 +13,7 @@ from storyloom.content.v1 import publications_pb2, stories_pb2, story_versions_p
 from storyloom.content.v1.stories_pb2 import StoryStatus
 from storyloom.content.v1.story_versions_pb2 import StoryVersion
 from tests.content.conftest import Author
-from tests.contract.population import PROOF
+from tests.profile import PROOF
 from tests.stack import School, refused
 
 TEXTS = ("Ghe.\r\n\r\nGhe của ông nội.", "Dòng sông và ghe.", "Nam ngồi.")

@@ -13,7 +13,6 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import settings
 
 from kit.settings import SERVICES
 from tests.content.recording import sha256, tone
@@ -22,7 +21,6 @@ from tests.learning.crowds import crowd
 from tests.stack import PASSWORD, Person, School, Stack, found_school
 
 # Whether this is the long run of `make proof`.
-PROOF = settings.get_current_profile_name() == "proof"
 RENEW_SECONDS = 240
 LANGUAGES = {"language": "vi", "learning_language": "en"}
 _made: WeakKeyDictionary[Stack, "Population"] = WeakKeyDictionary()

@@ -11,9 +11,10 @@ from kit import migrations
 from kit.settings import SERVICES
 from tests.contract import databases
 from tests.contract.databases import Scratch
-from tests.contract.population import PROOF, populate
+from tests.contract.population import populate
 from tests.contract.test_migrations import LEFT_OVER, PROTECTION, TABLES, described
 from tests.contract.tree import nothing
+from tests.profile import PROOF
 from tests.stack import Stack
 
 FILLED = """

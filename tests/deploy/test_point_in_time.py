@@ -13,7 +13,6 @@ from pathlib import Path
 import asyncpg
 import pyrage
 import pytest
-from hypothesis import settings as hypothesis
 
 from deploy.backups.chain import chains, plan
 from deploy.backups.drill import drill_moment
@@ -28,6 +27,7 @@ from deploy.local.settings import ROOT, Settings
 from kit.catalog import lint
 from kit.migrations import REPLICATION, ROLES, bootstrap
 from tests.postgres import Cluster, migrated
+from tests.profile import PROOF
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ class TestMoment:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(hypothesis.get_current_profile_name() != "proof", reason="takes longer than it tells: `make proof`")
+@pytest.mark.skipif(not PROOF, reason="takes longer than it tells: `make proof`")
 class TestReceiver:
     async def test_killed_with_its_child_left_behind_goes_on_without_a_gap(
         self, cluster: Cluster, backups: BackupSettings
@@ -238,7 +238,7 @@ def environment(backups: BackupSettings, cluster: Cluster) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(hypothesis.get_current_profile_name() != "proof", reason="starts whole servers: `make proof`")
+@pytest.mark.skipif(not PROOF, reason="starts whole servers: `make proof`")
 class TestRewind:
     async def test_puts_the_local_server_back_and_keeps_what_was_there(
         self, settings: Settings, backups: BackupSettings, capsys: pytest.CaptureFixture[str]

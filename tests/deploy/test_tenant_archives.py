@@ -23,9 +23,10 @@ from kit.migrations import ROLES, metadata_of
 from kit.settings import SERVICES
 from services.audit.signing import Head, Signer
 from storyloom.identity.v1.erasures_pb2 import ERASURE_STATE_DONE
-from tests.contract.population import PROOF, ask
+from tests.contract.population import ask
 from tests.deploy.leaving import Leaving, elsewhere, forged, found, keys_of, members, of, populated, rows_of
 from tests.postgres import Cluster
+from tests.profile import PROOF
 from tests.stack import PASSWORD, PLATFORM_EMAIL, Person, School, Stack, refused
 
 PARK = """

@@ -28,9 +28,9 @@ from kit.settings import Settings
 from services.audit.sealing import Wrapper
 from services.audit.signing import Signer
 from services.content.storage import Storage
-from tests.contract.population import PROOF
 from tests.deploy.leaving import forged, found, members, of
 from tests.postgres import Cluster
+from tests.profile import PROOF
 from tests.stack import School
 
 Parts = dict[str, bytes]

@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy.local.environment import PLATFORM_ADMIN
 from deploy.local.secrets import read_secrets
 from deploy.rest import Rest
-from tests.contract.population import PROOF
+from tests.profile import PROOF
 from tests.running import Running
 
 EXAMPLES = "60" if PROOF else "4"

@@ -11,9 +11,10 @@ import pytest
 from deploy.rest import Rest
 from tests.contract import api, requests
 from tests.contract.answers import answer
-from tests.contract.population import PROOF, Population, populate, rpc_named
+from tests.contract.population import Population, populate, rpc_named
 from tests.e2e.spoofs import ADDRESS, Spoof, Victim, spoofs
 from tests.e2e.test_hostile_tokens import read_answer
+from tests.profile import PROOF
 from tests.running import Running
 from tests.stack import Person, Stack
 

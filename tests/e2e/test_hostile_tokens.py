@@ -19,9 +19,9 @@ from kit.settings import SERVICES
 from storyloom.identity.v1 import sessions_pb2
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from tests.contract import api
-from tests.contract.population import PROOF
 from tests.e2e import hostile
 from tests.e2e.forge import Forge, Form, service_forge, user_forge
+from tests.profile import PROOF
 from tests.running import Running
 from tests.stack import School, Stack
 

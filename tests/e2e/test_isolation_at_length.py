@@ -20,8 +20,9 @@ from kit.ids import new_id
 from kit.options import is_read, requires
 from tests.contract import api, requests
 from tests.contract.answers import Answer, answer
-from tests.contract.population import PROOF, Population, Tenancy, ask, populate
+from tests.contract.population import Population, Tenancy, ask, populate
 from tests.e2e.test_isolation import MAY_SUCCEED, WITHOUT_IDS, filled, first_token, named, secrets, shown
+from tests.profile import PROOF
 from tests.stack import PASSWORD, Person, Stack
 
 ATTEMPTS = 20_000 if PROOF else 500

@@ -15,8 +15,9 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
 from kit.settings import SERVICES
 from tests.contract.answers import answer
-from tests.contract.population import PROOF, Population, fresh
+from tests.contract.population import Population, fresh
 from tests.e2e.test_isolation import LISTS, READS, Attempts, aimed, filled, secrets
+from tests.profile import PROOF
 from tests.stack import Stack
 
 GETS: list[MethodDescriptor] = [param.values[0] for param in READS]

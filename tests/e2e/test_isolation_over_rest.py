@@ -17,9 +17,10 @@ from deploy.local.secrets import read_secrets
 from kit.migrations import in_database
 from tests.contract import api, requests
 from tests.contract.answers import Answer
-from tests.contract.population import PROOF, populate
+from tests.contract.population import populate
 from tests.e2e.test_isolation import READS, secrets
 from tests.e2e.test_isolation_at_length import REACHED, Run, attack
+from tests.profile import PROOF
 from tests.running import Running
 from tests.stack import PASSWORD, Person, Stack
 

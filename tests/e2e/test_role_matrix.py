@@ -16,7 +16,7 @@ from kit.ids import SYSTEM_TENANT, new_id
 from kit.options import requires
 from tests.contract import api, requests
 from tests.contract.answers import Answer, answer
-from tests.contract.population import PROOF, Tenancy, ask, populate, publish_audio, rpc_named
+from tests.contract.population import Tenancy, ask, populate, publish_audio, rpc_named
 from tests.contract.test_roles import reason
 from tests.e2e.expected_access import (
     AUTHENTICATED,
@@ -38,6 +38,7 @@ from tests.e2e.expected_access import (
     is_internal,
     permission_of,
 )
+from tests.profile import PROOF
 from tests.stack import Person, Stack, add_person
 
 # As many as the services have patience for.

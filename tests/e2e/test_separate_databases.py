@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 import asyncpg
 import pytest
-from hypothesis import settings
 
 from kit import migrations
 from kit.settings import SERVICES
 from tests.contract import databases
 from tests.contract.population import fresh
 from tests.postgres import Cluster
+from tests.profile import PROOF
 from tests.stack import Stack
 
-PROOF = settings.get_current_profile_name() == "proof"
 USED = """
 SELECT c.oid::regclass::text FROM pg_class c
 WHERE c.relnamespace::regnamespace::text = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 import secrets
 import signal
@@ -22,9 +21,9 @@ from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.content.v1.stories_pb2 import CreateStoryRequest, Story
 from storyloom.content.v1.stories_pb2_grpc import StoryServiceStub
 from tests.fault.processes import Processes, acknowledged, processes
+from tests.profile import PROOF
 from tests.stack import PASSWORD, Person, School
 
-PROOF = os.environ.get("HYPOTHESIS_PROFILE") == "proof"
 # Of each of the two that take part in a delivery.
 KILLS = 150 if PROOF else 8
 DOWN_SECONDS = 300.0 if PROOF else 8.0

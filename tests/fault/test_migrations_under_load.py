@@ -14,7 +14,6 @@ from uuid import UUID
 import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
-from hypothesis import settings
 
 from kit import migrations
 from kit.jobs import Runner
@@ -22,9 +21,9 @@ from tests.fault.crowding import Crowd, crowded
 from tests.fault.processes import Processes, processes
 from tests.fault.ranking import RANK_LEVELS
 from tests.postgres import Cluster
+from tests.profile import PROOF
 from tests.stack import School
 
-PROOF = settings.get_current_profile_name() == "proof"
 WIDENING = Path(__file__).parent / "widening"
 BEFORE = ScriptDirectory.from_config(migrations.config("content", "")).get_current_head() or ""
 EXPANDED, ENFORCED = "202701100900", "202701200900"

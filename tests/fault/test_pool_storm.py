@@ -25,10 +25,11 @@ from storyloom.content.v1 import courses_pb2
 from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.identity.v1 import tenants_pb2
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
+from tests.profile import PROOF
 from tests.stack import PASSWORD, School, free_port
 
 POOL, TENANTS, AT_ONCE, CALLERS = 4, 50, 5, 6
-CALLS = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "proof" else 2_000
+CALLS = 20_000 if PROOF else 2_000
 CANCELLED_SHARE = 1 / 3
 # Calls take some milliseconds here: cancellations fall before, between and behind all their statements.
 LONGEST_PATIENCE = 0.03

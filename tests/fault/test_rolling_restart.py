@@ -8,15 +8,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from hypothesis import settings
 
 from deploy.local.state import read_state
 from deploy.rest import Rest, RestError
 from kit.settings import SERVICES
 from tests.fault.load import CLIENTS, READS, Load
+from tests.profile import PROOF
 from tests.running import GATEWAY_DRAIN, Running, running_platform
-
-THOROUGH = settings.get_current_profile_name() == "proof"
 
 
 def processes(platform: Running) -> dict[str, int]:
@@ -84,7 +82,7 @@ def doubled() -> Iterator[Running]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("doubled")
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not THOROUGH, reason="takes minutes: `make proof`")
+@pytest.mark.skipif(not PROOF, reason="takes minutes: `make proof`")
 class TestTwoOfEach:
     async def test_restart_of_everything_fails_no_request(self, doubled: Running) -> None:
         before, load, began = processes(doubled), await asyncio.to_thread(Load, doubled), time.monotonic()

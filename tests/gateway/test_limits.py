@@ -7,11 +7,11 @@ from itertools import count
 from pathlib import Path
 
 import httpx
-import hypothesis
 import pytest
 
 from gateway.descriptors import Api
 from tests.gateway.edge import Configuration, Edge, http_filter, reason, running, slow_refill
+from tests.profile import PROOF
 
 # One Envoy serves them all.
 pytestmark = pytest.mark.xdist_group("gateway-limits")
@@ -136,7 +136,7 @@ class TestManyIdentities:
     @pytest.mark.slow
     async def test_each_have_their_own_bucket(self, api: Api, written: Path, tmp_path: Path) -> None:
         """Each is let in once and refused once; then the first one is still refused. 5,200 of them in the long run."""
-        number = 5200 if hypothesis.settings.get_current_profile_name() == "proof" else 200
+        number = 5200 if PROOF else 200
         everything = {"RATE_LIMIT_PER_USER": "1", "RATE_LIMIT_PER_TENANT": "1000000"}
         async with running(api, written, tmp_path, change=slow_refill, settings=everything) as edge:
             users = [f"user-{nth}" for nth in range(number)]

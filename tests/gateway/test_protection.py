@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import hypothesis
 import pytest
 
 from gateway.descriptors import Api
 from tests.gateway.edge import NOT_SERVING, SERVING, Configuration, Edge, reason, running, until
+from tests.profile import PROOF
 
 # One Envoy serves them all.
 pytestmark = pytest.mark.xdist_group("gateway-protection")
@@ -83,7 +83,7 @@ class TestCircuitBreaker:
     async def test_refuses_what_is_more_than_a_service_can_bear(self, edge: Edge) -> None:
         """As many wait as may; whoever comes then is told at once, and those that waited are answered."""
         opened, most = asyncio.Event(), MOST
-        if hypothesis.settings.get_current_profile_name() != "proof":
+        if not PROOF:
             most = FEW
             await edge.override(circuit_breakers__content__default__max_requests=str(FEW))
 

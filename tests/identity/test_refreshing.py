@@ -16,12 +16,13 @@ from storyloom.identity.v1 import sessions_pb2, tenants_pb2, users_pb2
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from storyloom.identity.v1.users_pb2_grpc import UserServiceStub
+from tests.profile import PROOF
 from tests.stack import PASSWORD, refused
 
 pytestmark = pytest.mark.usefixtures("forget_failures")
 NEW_PASSWORD = "a password nobody had before"
 GRACE_IS_OVER = "UPDATE identity.sessions SET rotated_at = rotated_at - interval '11 seconds' WHERE id = $1"
-STEPS = 1500 if os.environ.get("HYPOTHESIS_PROFILE") == "proof" else 120
+STEPS = 1500 if PROOF else 120
 
 
 async def refresh(sessions, token):

@@ -1,6 +1,5 @@
 """One model, three uses: what a check allows is what a list shows, and what an explanation says."""
 
-import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,8 +26,9 @@ from kit.access.policies import row_attributes
 from kit.migrations import async_url
 from tests.kit.decisions import FIELDS, IDS, PAGES, ROWS, TENANT, Page, accesses, policies, rows, snapshots
 from tests.kit.toy import Toy
+from tests.profile import PROOF
 
-EXAMPLES = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "proof" else 250
+EXAMPLES = 20_000 if PROOF else 250
 
 
 def case(access: Access, snapshot: Snapshot, entity: Any, fields: Any = None) -> Case:

@@ -38,8 +38,8 @@ from services.learning.queries.vocabulary_reviews import append_reviews
 from services.learning.rules import Status
 from storyloom.assessment.v1.events_pb2 import AttemptGraded
 from storyloom.event.v1.events_pb2 import Event
-from tests.contract.population import PROOF
 from tests.learning.reviewing import RATINGS, writing
+from tests.profile import PROOF
 from tests.stack import School
 
 # With days of 23 and 25 hours, of 23.5 and 24.5, at the edges of the world, and one that skipped a day.

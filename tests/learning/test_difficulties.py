@@ -25,7 +25,6 @@ from services.learning.subjects import HOLDINGS
 from storyloom.learning.v1.difficulties_pb2 import ListStoryDifficultiesRequest, ListWordDifficultiesRequest
 from storyloom.learning.v1.difficulties_pb2_grpc import DifficultyServiceStub
 from storyloom.subject.v1.subjects_pb2 import EraseUserRequest
-from tests.contract.population import PROOF
 from tests.learning.conftest import Connection, ListEntries
 from tests.learning.reviewing import RATINGS, START, send, writing
 from tests.learning.summing import (
@@ -38,6 +37,7 @@ from tests.learning.summing import (
     kept_words,
     logged_words,
 )
+from tests.profile import PROOF
 from tests.stack import Person, School, refused
 
 KEPT = (kept_words, kept_stories, kept_story_words, kept_activity)

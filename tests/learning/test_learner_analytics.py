@@ -60,6 +60,15 @@ async def read(school: School, person: Person, at: datetime) -> None:
         await append_exposures(session, UUID(person.user_id), [one])
 
 
+async def taker(school: School, make_course: MakeCourse, tables: Connection) -> tuple[Person, Course]:
+    """A learner who has been in a course for long, and learning has heard of it."""
+    person, course = await learner(school), await make_course()
+    await course.enrol(person)
+    await school.settle()
+    await take_long_ago(tables, course)
+    return person, course
+
+
 def held(course: Course, start: datetime, minutes: int) -> list[ClientEvent]:
     """A session of so many minutes on a phone, without a pause."""
     session = some_id()
@@ -110,10 +119,7 @@ class TestGetLearnerAnalytics:
     async def test_counts_an_hour_once_in_however_many_sessions(
         self, school: School, make_course: MakeCourse, tables: Connection
     ) -> None:
-        person, course = await learner(school), await make_course()
-        await course.enrol(person)
-        await school.settle()
-        await take_long_ago(tables, course)
+        person, course = await taker(school, make_course, tables)
         hour = ago(3) - timedelta(hours=1)
         told = [one for late in range(0, 60 * 8, 60) for one in held(course, hour + timedelta(seconds=late), 60)]
         Random(5).shuffle(told)
@@ -125,10 +131,7 @@ class TestGetLearnerAnalytics:
     async def test_counts_once_what_was_spent_with_and_without_a_connection(
         self, school: School, make_course: MakeCourse, tables: Connection
     ) -> None:
-        person, course = await learner(school), await make_course()
-        await course.enrol(person)
-        await school.settle()
-        await take_long_ago(tables, course)
+        person, course = await taker(school, make_course, tables)
         opened = await begin(person, course.lesson_ids[0])
         # The phone's session lasts from 50 seconds before the other one's beginning to 10 seconds after it.
         await let_pass(tables, opened.id, timedelta(seconds=20))
@@ -141,10 +144,7 @@ class TestGetLearnerAnalytics:
     async def test_gives_each_day_its_part_of_a_session(
         self, school: School, make_course: MakeCourse, tables: Connection
     ) -> None:
-        person, course = await learner(school), await make_course()
-        await course.enrol(person)
-        await school.settle()
-        await take_long_ago(tables, course)
+        person, course = await taker(school, make_course, tables)
         midnight = ago(3).replace(hour=0)
         answer = await sync(person, held(course, midnight - timedelta(minutes=12), 20))
         assert {*outcomes(answer)} == {"accepted"}

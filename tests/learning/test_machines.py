@@ -26,12 +26,12 @@ from storyloom.learning.v1.client_events_pb2_grpc import ClientEventServiceStub
 from storyloom.learning.v1.learning_sessions_pb2 import LearningSession, LearningSessionState
 from storyloom.learning.v1.progress_pb2 import GetProgressRequest, OverrideProgressRequest, ProgressStatus
 from storyloom.learning.v1.progress_pb2_grpc import ProgressServiceStub
-from tests.contract.population import PROOF
 from tests.learning.conftest import Connection, Course, MakeCourse
 from tests.learning.phones import DEVICE, event, outcomes, some_id
 from tests.learning.test_client_events import take_long_ago
 from tests.learning.test_learning_sessions import beat, begin, end, get
 from tests.learning.test_progress import report
+from tests.profile import PROOF
 from tests.stack import Person, School
 
 EXAMPLES, STEPS = (300, 40) if PROOF else (4, 20)

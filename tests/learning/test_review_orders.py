@@ -19,7 +19,6 @@ from services.learning.queries.rebuilding import list_learners, rebuild_learner
 from services.learning.queries.vocabulary_progress import NewReview, append_exposures
 from services.learning.queries.vocabulary_reviews import append_reviews
 from services.learning.scheduling import MOST_REVIEWS
-from tests.contract.population import PROOF
 from tests.learning.conftest import Connection
 from tests.learning.reviewing import (
     START,
@@ -33,6 +32,7 @@ from tests.learning.reviewing import (
     send_all,
     writing,
 )
+from tests.profile import PROOF
 from tests.stack import School
 
 HISTORIES = 4_000 if PROOF else 40

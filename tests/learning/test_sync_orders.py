@@ -14,13 +14,13 @@ from kit.ids import new_id
 from services.learning.queries.daily_activity import recount
 from services.learning.queries.learners import lock_learner
 from services.learning.queries.rebuilding import rebuild_learner
-from tests.contract.population import PROOF
 from tests.learning import histories
 from tests.learning.conftest import Connection, Course
 from tests.learning.histories import History, Step, arriving, forget, history, in_order, play, state
 from tests.learning.phones import event
 from tests.learning.reviewing import replayed, writing
 from tests.learning.test_home import statements
+from tests.profile import PROOF
 from tests.stack import School
 
 HISTORIES = 2_000 if PROOF else 12

@@ -15,7 +15,7 @@ from ralph.models.xapi.base.statements import BaseXapiStatement
 
 from kit.ids import new_id
 from services.learning.xapi import VERBS, Told, duration, home_page, instant, score, statement
-from tests.contract.population import PROOF
+from tests.profile import PROOF
 
 BASE = "https://school.example"
 AT = datetime(2026, 11, 22, 7, 30, 1, 234567, tzinfo=UTC)
