@@ -1,5 +1,7 @@
 """A teacher's bank of questions and quizzes, made through the service's own RPCs."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -103,27 +105,39 @@ async def graded_events(school: School) -> AsyncIterator[list[AttemptGraded]]:
         yield found
 
 
+INTROSPECTION = re.compile(r"set_config\(\s*'jit'|\btypeinfo_tree\b")
+
+
 @asynccontextmanager
 async def transactions(school: School) -> AsyncIterator[list[list[str]]]:
     """What the service sends to the database meanwhile: the statements of each transaction that is committed.
 
-    The driver tells of what is sent by hand, a moment later; the engine of what it sends prepared.
+    In no order that can be told: the driver says what is sent by hand, a moment later; the engine what it sends
+    prepared. A connection that jobs and requests take one after the other has one listener, and what was sent on it
+    before belongs to no transaction of the next. What the driver asks once about types on a new connection is left out.
     """
     sent: dict[Any, list[str]] = {}
     done: list[list[str]] = []
     engine = school.stack.services["assessment"].db.engine.sync_engine
-    listening: list[tuple[Any, Any]] = []
+    listening: dict[Any, Any] = {}
 
     def listen(connection: Any, record: Any, proxy: Any) -> None:
         driver = connection.driver_connection
 
         def log(logged: Any) -> None:
+            if INTROSPECTION.search(logged.query):
+                return
             sent.setdefault(driver, []).append(logged.query)
-            if logged.query == "COMMIT":
-                done.append(sent.pop(driver))
+            if logged.query in ("COMMIT", "ROLLBACK"):
+                statements = sent.pop(driver)
+                if logged.query == "COMMIT":
+                    done.append(sorted(statements))
 
-        driver.add_query_logger(log)
-        listening.append((driver, log))
+        # After the COMMIT of whoever had the connection before, which may not be told yet.
+        asyncio.get_running_loop().call_soon(sent.pop, driver, None)
+        if driver not in listening:
+            listening[driver] = log
+            driver.add_query_logger(log)
 
     def executed(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
         sent.setdefault(connection.connection.driver_connection, []).append(statement)
@@ -135,7 +149,7 @@ async def transactions(school: School) -> AsyncIterator[list[list[str]]]:
     finally:
         event.remove(engine, "checkout", listen)
         event.remove(engine, "before_cursor_execute", executed)
-        for driver, log in listening:
+        for driver, log in listening.items():
             driver.remove_query_logger(log)
 
 
