@@ -40,10 +40,11 @@ class Handout:
             "ADMIN_DATABASE_URL": self._url("postgres", self._values[ADMIN_PASSWORD], "postgres"),
             "ROLE_PASSWORDS": json.dumps(self._passwords),
         }
-        made["backup"] = {"BACKUP_DATABASE_URL": self._of_role(BACKUP)}
+        signing = {"BACKUP_SIGNING_KEY": self._values["BACKUP_SIGNING_KEY"]}
+        made["backup"] = {"BACKUP_DATABASE_URL": self._of_role(BACKUP)} | signing
         # It asks whether there is a server of its own only when it is not told of one.
         made["backup"]["DATABASE_URL"] = made["backup"]["BACKUP_DATABASE_URL"]
-        made["wal"] = {"REPLICATION_DATABASE_URL": self._of_role(REPLICATION)}
+        made["wal"] = {"REPLICATION_DATABASE_URL": self._of_role(REPLICATION)} | signing
         made["postgres"] = {"POSTGRES_PASSWORD": self._values[ADMIN_PASSWORD]}
         return made
 

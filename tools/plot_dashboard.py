@@ -17,6 +17,8 @@ COLUMN, HEIGHT, TOP, LEFT, PLOT = WIDTH / 2, 178, 70, 52, 84
 # Series of a panel: those with the largest values.
 MOST, POINTS = 5, 90
 LONGEST_LEGEND = 46
+# From here on seconds are not told in thousandths.
+LONG = 10
 COLOURS = ("#2a78d6", "#d97706", "#2f9e62", "#c2410c", "#8b5cf6")
 UNITS = {"s": (1000, " ms"), "ms": (1, " ms"), "percentunit": (100, " %"), "bytes": (1e-6, " MB"), "reqps": (1, "/s")}
 UNITS |= {"ops": (1, "/s")}
@@ -51,9 +53,9 @@ def named(labels: Mapping[str, str]) -> str:
 
 def panel(nth: int, title: str, unit: str, series: Sequence[Series], start: float, end: float) -> Iterator[str]:
     x, y = nth % 2 * COLUMN, TOP + nth // 2 * HEIGHT
-    times, suffix = UNITS.get(unit, (1, ""))
     shown = series[:MOST]
     largest = max((value for _, points in shown for _, value in points), default=0.0) or 1.0
+    times, suffix = (1, " s") if unit == "s" and largest > LONG else UNITS.get(unit, (1, ""))
     base, right = y + 18 + PLOT, x + COLUMN - 14
     yield text(x + LEFT, y + 8, title, "head")
     yield line(x + LEFT, base, right, base)

@@ -18,7 +18,10 @@ from storyloom.identity.v1.tenants_pb2 import Tenant, TenantStatus
 from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 
 Row = dict[str, Any]
-TAKEN_OUT = "{file}: {slug} as of {snapshot_time}, {rows} rows, {files} recordings, {octets} bytes\n  SHA-256 {sha256}"
+TAKEN_OUT = (
+    "{file}: {slug} as of {snapshot_time}, {rows} rows, {files} recordings, {octets} bytes\n  SHA-256 {sha256}\n"
+    "  signed with {key}"
+)
 BROUGHT_IN = "{slug:<24} {status:<10} {id}  as of {snapshot_time}, {rows} rows, {files} recordings"
 HOUR = 3600
 

@@ -1,34 +1,26 @@
 """The folder of backups: what each consists of, whether it is whole, and which may go."""
 
-import fcntl
-import hashlib
+import base64
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
+from deploy.backups.parts import Part, fault, reading, sync, written
 from deploy.local.errors import RunError
+from deploy.local.locking import alone
+from kit.signing import NO_KEYS, Keyring
 
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
 FORMAT = 1
 PARTIAL = ".partial"
 NAMED = re.compile(r"\d{8}T\d{6}Z")
-PIECE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A file of a backup, as it lies there: encrypted, if the backup is."""
-
-    name: str
-    octets: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +49,18 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The backups of one folder, each a folder in it that is named after its time."""
+    """The backups of one folder, each a folder in it that is named after its time. With `keys` each is signed, for the
+    `purpose` alone, and only those that are count as whole."""
 
     directory: Path
+    keys: Keyring = NO_KEYS
+    purpose: str = "storyloom backup v1"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else writes a backup here meanwhile, so what is half written was interrupted: it is removed."""
         self._make()
-        with (self.directory / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"Another backup is being made in {self.directory}: wait for it.") from None
+        with alone(self.directory, f"Another backup is being made in {self.directory}: wait for it."):
             for left in self.directory.glob(f"*{PARTIAL}"):
                 shutil.rmtree(left)
             yield
@@ -93,18 +84,24 @@ class Archive:
             raise RunError(f"{self.directory} can't hold backups ({error.strerror}): set BACKUP_DIRECTORY.") from None
 
     def keep(self, folder: Path, backup: Backup) -> Path:
-        """Writes the manifest, which makes the folder a backup, and names it."""
-        text = json.dumps({"format": FORMAT, **asdict(backup)}, default=_time, indent=1)
-        written(folder / MANIFEST, text.encode())
+        """Writes the manifest, which makes the folder a backup, signs it, and names the folder."""
+        data = json.dumps({"format": FORMAT, **asdict(backup)}, default=_time, indent=1).encode()
+        written(folder / MANIFEST, data)
+        if self.keys.public:
+            written(folder / SIGNATURE, base64.b64encode(self.keys.sign(self.purpose, data)) + b"\n")
         final = folder.with_name(backup.name)
         folder.rename(final)
-        _sync(self.directory)
+        sync(self.directory)
         return final
 
     def all(self) -> list[Backup]:
         """The backups, oldest first; what is not one, or has an unreadable manifest, is left out."""
         folders = sorted(self.directory.glob("*")) if self.directory.is_dir() else []
         return [found for folder in folders if (found := _read(folder)) is not None]
+
+    def trusted(self) -> list[Backup]:
+        """Those whose manifest is signed as it must be, oldest first; that their files are whole is not looked at."""
+        return [one for one in self.all() if not self.doubt(one)]
 
     def unreadable(self) -> list[str]:
         """Folders that are named like a backup, and have no manifest that can be read."""
@@ -134,9 +131,28 @@ class Archive:
     def path(self, backup: Backup, part: Part) -> Path:
         return self.directory / backup.name / part.name
 
+    def opened(self, backup: Backup, part: Part) -> AbstractContextManager[IO[bytes]]:
+        """What is in the part, as the backup says it."""
+        return reading(self.path(backup, part), part)
+
+    def doubt(self, backup: Backup) -> str:
+        """Why nobody should trust what the backup says of itself; '' where nothing is signed."""
+        if not self.keys.public:
+            return ""
+        manifest, signature = (self.directory / backup.name / one for one in (MANIFEST, SIGNATURE))
+        try:
+            data, signed = manifest.read_bytes(), base64.b64decode(signature.read_bytes())
+        except (OSError, ValueError):
+            return f"{manifest} is not signed"
+        if self.keys.signed(self.purpose, data, signed) and _parsed(backup.name, data) == backup:
+            return ""
+        return f"{manifest} is not signed by a key that is trusted here"
+
     def faults(self, backup: Backup) -> list[str]:
-        """What is wrong with the files of the backup; nothing when it is whole."""
-        return [wrong for part in backup.parts if (wrong := _fault(self.path(backup, part), part))]
+        """What is wrong with the backup; nothing when it is whole. Nothing is looked at before its signature."""
+        if doubt := self.doubt(backup):
+            return [doubt]
+        return [wrong for part in backup.parts if (wrong := fault(self.path(backup, part), part))]
 
     def dispensable(self, now: datetime, keep: timedelta) -> Iterator[Backup]:
         """Those older than `keep` that may go: all but the newest whole one, as long as there is a whole one."""
@@ -152,75 +168,31 @@ class Archive:
         shutil.rmtree(folder)
 
 
-class Counting:
-    """A file being written: how long it is, and its digest."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._out: BinaryIO = path.open("xb")
-        self._digest, self._octets = hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        self._octets += len(data)
-        return self._out.write(data)
-
-    def flush(self) -> None:
-        self._out.flush()
-
-    def close(self) -> Part:
-        """Ends the file, on the disk for good."""
-        self._out.flush()
-        os.fsync(self._out.fileno())
-        self._out.close()
-        _sync(self._path.parent)
-        return Part(self._path.name, self._octets, self._digest.hexdigest())
-
-    def abandon(self) -> None:
-        """Lets go of a file that nobody will want, on a disk that may be full."""
-        with suppress(OSError):
-            self._out.close()
-
-
-def written(path: Path, data: bytes) -> None:
-    """Writes a file that is either there as a whole or not at all, whatever happens meanwhile."""
-    scratch = path.with_name(path.name + ".new")
-    with scratch.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    scratch.rename(path)
-    _sync(path.parent)
-
-
 def _read(folder: Path) -> Backup | None:
     try:
-        found = json.loads((folder / MANIFEST).read_text())
-        if found.pop("format") != FORMAT or folder.name.endswith(PARTIAL):
-            return None
-        for name in ("snapshot_time", "finish_time"):
-            found[name] = datetime.fromisoformat(found[name])
-        found["parts"] = tuple(Part(**part) for part in found["parts"])
-        return Backup(**found)
-    except (OSError, ValueError, TypeError, KeyError):
+        return _parsed(folder.name, (folder / MANIFEST).read_bytes())
+    except OSError:
         return None
 
 
-def _fault(path: Path, part: Part) -> str:
+def _parsed(name: str, manifest: bytes) -> Backup | None:
+    """The backup of this name; None for what says something else. Names are paths, and its own is where it lies."""
     try:
-        with path.open("rb") as data:
-            digest = hashlib.file_digest(data, "sha256").hexdigest()
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    return "" if digest == part.sha256 else f"{path} is not what was written: its SHA-256 differs"
+        found = json.loads(manifest)
+        if found.pop("format") != FORMAT or found["name"] != name or not NAMED.fullmatch(name):
+            return None
+        for one in ("snapshot_time", "finish_time"):
+            found[one] = datetime.fromisoformat(found[one])
+        found["parts"] = tuple(_part(**part) for part in found["parts"])
+        return Backup(**found)
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _part(name: str, octets: int, sha256: str, steps: list[str] | None = None) -> Part:
+    if Path(name).name != name:
+        raise ValueError(name)
+    return Part(name, octets, sha256, None if steps is None else tuple(steps))
 
 
 def _time(value: Any) -> str:

@@ -1,22 +1,38 @@
 """Base backups: all files of the running server, from which its write-ahead log is read on."""
 
 import asyncio
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.backups.archive import Backup, Part
-from deploy.backups.chain import Chain
+from deploy.backups.archive import Backup
+from deploy.backups.chain import Chain, chains
 from deploy.backups.dumping import begun, files, taken
+from deploy.backups.parts import Part
 from deploy.backups.programs import Progress, connection, program
+from deploy.backups.server import role_url
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
+from deploy.local.settings import Settings
 from kit.connecting import connected
+from kit.migrations import REPLICATION
 
 BASE = "base.tar.gz"
 # A copy of everything, made while services run: quick rather than small.
 COMPRESSION = "client-gzip:3"
 PERCENT, END = re.compile(r"\((\d+)%\)"), re.compile(r"log end point: ([0-9A-F]+/[0-9A-F]+)")
+
+
+def make_base(settings: Settings, backups: BackupSettings) -> int:
+    """Makes one now, of the newest chain."""
+    known = chains(backups)
+    if not known:
+        raise RunError("A base backup alone brings no moment back: `make wal` first.")
+    url = role_url(settings, os.environ.get("REPLICATION_DATABASE_URL"), REPLICATION)
+    base = take_base(known[-1], backups, url)
+    print(f"{base.name}: {sum(part.octets for part in base.parts) / 1e6:.1f} MB")
+    return 0
 
 
 def take_base(chain: Chain, settings: BackupSettings, url: str) -> Backup:

@@ -2,25 +2,33 @@
 
 A chain is what one replication slot has brought without a gap; after a restore, or a lost slot, a new one begins."""
 
+import base64
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deploy.backups.archive import Archive, Backup, written
+from deploy.backups.archive import NAMED, Archive, Backup
+from deploy.backups.parts import different, written
 from deploy.backups.sealing import SUFFIX
+from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
+from kit.signing import Keyring
 
 FOLDER, MANIFEST, FORMAT = "continuous", "chain.json", 1
 TIME = "%Y%m%dT%H%M%S%fZ"
 PARTIAL = ".partial"
 SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})")
-PIECE = re.compile(rf"([0-9A-F]{{24}})({PARTIAL})?\.(\d{{8}}T\d{{12}}Z)\.([0-9a-f]{{64}})\.gz({SUFFIX})?")
+PIECE = re.compile(
+    rf"(?P<said>(?P<segment>[0-9A-F]{{24}})(?P<partial>{PARTIAL})?\.(?P<time>\d{{8}}T\d{{12}}Z)\.(?P<sha256>[0-9a-f]{{64}}))"
+    rf"(\.(?P<signature>[\w-]{{86}}))?\.gz({SUFFIX})?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +46,28 @@ class Piece:
         """What is in the file; `RunError` when it is not as it was written."""
         data = self.path.read_bytes()
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise RunError(f"{self.path} is not what was written: its SHA-256 differs.")
+            raise RunError(f"{different(self.path)}.")
         return data
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A folder with base backups and segments. `system` and `timeline` tell which server's log it is."""
+    """A folder with base backups and segments. `system` and `timeline` tell which server's log it is.
+    With `keys` each piece has a signature in its name, of what the name and the chain say, and one without is none."""
 
     folder: Path
+    keys: Keyring
     system: str
     timeline: int
     segment_octets: int
-    slot: str
+
+    @property
+    def slot(self) -> str:
+        return f"storyloom_{self.folder.name.lower()}"
 
     @property
     def bases(self) -> Archive:
-        return Archive(self.folder / "base")
+        return Archive(self.folder / "base", self.keys, self._purpose("base"))
 
     @property
     def wal(self) -> Path:
@@ -75,10 +88,27 @@ class Chain:
         high, _, low = lsn.partition("/")
         return self.segment(((int(high, 16) << 32) + int(low, 16)) // self.segment_octets)
 
+    def put(self, segment: str, data: bytes, time: datetime, *, partial: bool, suffix: str = "") -> None:
+        """Adds a piece."""
+        said = f"{segment}{PARTIAL if partial else ''}.{time.astimezone(UTC):{TIME}}.{hashlib.sha256(data).hexdigest()}"
+        signature = ""
+        if self.keys.public:
+            octets = self.keys.sign(self._purpose("log"), said.encode())
+            signature = f".{base64.urlsafe_b64encode(octets).rstrip(b'=').decode()}"
+        written(self.wal / f"{said}{signature}.gz{suffix}", data)
+
+    def files(self, segment: str = "") -> Iterator[Piece]:
+        """All pieces, those of a segment if one is named: a segment has several while it becomes whole."""
+        for path in sorted(self.wal.glob(f"{segment}*.gz*")):
+            found = PIECE.fullmatch(path.name)
+            if found and self._trusted(found["said"], found["signature"] or ""):
+                time = datetime.strptime(found["time"], TIME).replace(tzinfo=UTC)
+                yield Piece(path, found["segment"], bool(found["partial"]), time, found["sha256"])
+
     def pieces(self) -> dict[int, Piece]:
         """The newest of each segment, by number; a whole one before what there was of it once."""
         found: dict[int, Piece] = {}
-        for piece in _pieces(self.wal):
+        for piece in self.files():
             if int(piece.segment[:8], 16) == self.timeline:
                 number = self.number(piece.segment)
                 known = found.get(number)
@@ -102,7 +132,7 @@ class Chain:
 
     def reach(self) -> datetime | None:
         """The time until which there is everything that was committed, if nothing is missing or damaged."""
-        return max((piece.time for piece in _pieces(self.wal)), default=None)
+        return max((piece.time for piece in self.files()), default=None)
 
     def prune(self, now: datetime, keep: timedelta) -> Iterator[str]:
         """Removes what no moment of the time that is kept needs, and nothing while a newer base is not whole."""
@@ -117,12 +147,23 @@ class Chain:
                 self.bases.remove(base)
                 yield f"{base.name}: base removed, {first.name} is old enough"
         needed, gone = self.number(first.wal), 0
-        for piece in _pieces(self.wal):
-            if self.number(piece.segment) < needed:
-                piece.path.unlink()
+        for path in self.wal.glob("*.gz*"):
+            # Whoever signed it.
+            if (found := PIECE.fullmatch(path.name)) and self.number(found["segment"]) < needed:
+                path.unlink()
                 gone += 1
         if gone:
             yield f"{gone} segments before {first.wal} removed"
+
+    def _purpose(self, what: str) -> str:
+        facts = f"{self.folder.name} {self.system} {self.timeline} {self.segment_octets}"
+        return f"storyloom {what} v1 {facts}"
+
+    def _trusted(self, said: str, signature: str) -> bool:
+        if not self.keys.public:
+            return True
+        octets = base64.urlsafe_b64decode(f"{signature}==") if signature else b""
+        return self.keys.signed(self._purpose("log"), said.encode(), octets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,32 +177,32 @@ class Plan:
     reach: datetime
 
 
-def chains(directory: Path) -> list[Chain]:
+def chains(backups: BackupSettings) -> list[Chain]:
     """The chains in the folder of backups, oldest first."""
-    folders = sorted((directory / FOLDER).glob("*")) if directory.is_dir() else []
-    return [found for folder in folders if (found := _read(folder)) is not None]
+    folders = sorted((backups.directory / FOLDER).glob("*")) if backups.directory.is_dir() else []
+    return [found for folder in folders if (found := _read(folder, backups.keys)) is not None]
 
 
-def begin(directory: Path, at: datetime, system: str, timeline: int, segment_octets: int) -> Chain:
+def begin(backups: BackupSettings, at: datetime, system: str, timeline: int, segment_octets: int) -> Chain:
     """A new chain, with nothing in it; its slot is to be made."""
-    name = f"{at:%Y%m%dT%H%M%SZ}"
-    chain = Chain(directory / FOLDER / name, system, timeline, segment_octets, f"storyloom_{name.lower()}")
+    folder = backups.directory / FOLDER / f"{at:%Y%m%dT%H%M%SZ}"
+    chain = Chain(folder, backups.keys, system, timeline, segment_octets)
     try:
         chain.wal.mkdir(mode=0o700, parents=True)
         chain.bases.directory.mkdir(mode=0o700)
     except OSError as error:
-        raise RunError(f"{directory} can't hold backups ({error.strerror}): set BACKUP_DIRECTORY.") from None
-    facts = {key: value for key, value in asdict(chain).items() if key != "folder"}
-    written(chain.folder / MANIFEST, json.dumps({"format": FORMAT, **facts}, indent=1).encode())
+        raise RunError(f"{backups.directory} can't hold backups ({error.strerror}): set BACKUP_DIRECTORY.") from None
+    facts = {"format": FORMAT, "system": system, "timeline": timeline, "segment_octets": segment_octets}
+    written(chain.folder / MANIFEST, json.dumps(facts, indent=1).encode())
     return chain
 
 
-def remove_superseded(directory: Path, now: datetime, keep: timedelta) -> Iterator[str]:
+def remove_superseded(backups: BackupSettings, now: datetime) -> Iterator[str]:
     """Removes chains that end before the time that is kept, once a later one has a whole base; says which."""
-    known = chains(directory)
+    known = chains(backups)
     newest = next((one for one in reversed(known) if any(not one.bases.faults(base) for base in one.bases.all())), None)
     for chain in known[: known.index(newest)] if newest else ():
-        if now - (chain.reach() or chain_begun(chain)) > keep:
+        if now - (chain.reach() or chain_begun(chain)) > backups.keep:
             (chain.folder / MANIFEST).unlink()
             shutil.rmtree(chain.folder)
             yield f"{chain.folder.name}: removed with its segments, they end before what is kept"
@@ -171,10 +212,10 @@ def chain_begun(chain: Chain) -> datetime:
     return datetime.strptime(chain.folder.name, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
-def plan(directory: Path, at: datetime | None, say: Callable[[str], None]) -> Plan:
+def plan(backups: BackupSettings, at: datetime | None, say: Callable[[str], None]) -> Plan:
     """How to come to the moment, or as far as the archive goes. `RunError` says what is missing, by its name: what can
     be brought back is never less than was asked for."""
-    known = chains(directory)
+    known = chains(backups)
     for chain in reversed(known):
         for base in reversed(chain.bases.all()):
             if at is not None and base.finish_time > at:
@@ -185,7 +226,7 @@ def plan(directory: Path, at: datetime | None, say: Callable[[str], None]) -> Pl
             return _follow(chain, base, at, _next_beginning(known, chain))
     first = min((base.finish_time for chain in known for base in chain.bases.all()), default=None)
     earliest = f"the earliest moment is {moment(first)}" if first else "`make wal` makes one"
-    raise RunError(f"No whole base backup in {directory / FOLDER} is from before that: {earliest}.")
+    raise RunError(f"No whole base backup in {backups.directory / FOLDER} is from before that: {earliest}.")
 
 
 def moment(time: datetime) -> str:
@@ -246,16 +287,12 @@ def _next_beginning(known: list[Chain], chain: Chain) -> datetime | None:
     return min((base.finish_time for one in later for base in one.bases.all()), default=None)
 
 
-def _pieces(folder: Path) -> Iterator[Piece]:
-    for path in sorted(folder.glob("*.gz*")):
-        if found := PIECE.fullmatch(path.name):
-            time = datetime.strptime(found[3], TIME).replace(tzinfo=UTC)
-            yield Piece(path, found[1], bool(found[2]), time, found[4])
-
-
-def _read(folder: Path) -> Chain | None:
+def _read(folder: Path, keys: Keyring) -> Chain | None:
     try:
         found = json.loads((folder / MANIFEST).read_text())
-        return Chain(folder, **found) if found.pop("format") == FORMAT else None
+        if found["format"] != FORMAT or not NAMED.fullmatch(folder.name):
+            return None
+        facts = str(int(found["system"])), int(found["timeline"]), int(found["segment_octets"])
+        return Chain(folder, keys, *facts)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -1,14 +1,16 @@
 """What must be true of a restored database. Each check says what it looked at, and what is wrong."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
 
+from deploy.backups.forgetting import Forgotten, forget_again
 from kit import migrations as kit_migrations
 from kit.catalog import lint
 from kit.connecting import connected
+from kit.migrations import DATABASE_NAME, ROLES, in_database, make_roles
 from kit.settings import SERVICES
 from tools.verify_audit import Tree
 
@@ -26,6 +28,42 @@ SELECT count(*) FROM audit.audit_logs a JOIN audit.tree_leaves l USING (tenant_i
 WHERE a.tenant_id = $1 AND l.hash <> sha256('\\x00'::bytea || a.leaf)
 """
 SIGNED = "SELECT tree_size, root_hash FROM audit.checkpoints WHERE tenant_id = $1"
+
+
+async def looked_over(
+    admin_url: str,
+    passwords: Mapping[str, str],
+    wanted: Mapping[str, str] | None,
+    erasures: Sequence[Forgotten] | None,
+) -> bool:
+    """Gives the roles these passwords and prints what each check found, a line for each; whether all was as it must be.
+    `wanted` are the migrations of the backup, None where it does not say; `erasures` None where nobody could say."""
+    async with connected(admin_url) as admin:
+        await make_roles(admin, dict(passwords))
+    urls = {role: in_database(admin_url, DATABASE_NAME, user=role, password=passwords[role]) for role in ROLES}
+    whole = await _checked(in_database(admin_url, DATABASE_NAME), urls, wanted)
+    if erasures is None:
+        print("     who was erased since comes back: the running database was not asked")
+        return whole
+    done, asked = await forget_again(erasures, urls), len(erasures)
+    print(f"{'ok  ' if done == asked else 'FAIL'} who was erased since is erased anew: {done} of {asked}", flush=True)
+    return whole and done == asked
+
+
+async def _checked(superuser_url: str, urls: Mapping[str, str], wanted: Mapping[str, str] | None) -> bool:
+    whole = True
+    since = "those of the backup" if wanted is not None else "known here"
+    for what, check in (
+        (f"migrations are {since}, and the newest can be made", migrations(wanted, superuser_url, urls)),
+        ("the catalog has no hole", catalog(superuser_url)),
+        ("each service sees one tenant at a time", isolation(superuser_url, urls)),
+        ("audit logs are what was signed", proofs(superuser_url)),
+    ):
+        found, faults = await check
+        whole = whole and not faults
+        print(f"{'ok  ' if not faults else 'FAIL'} {what}: {found}")
+        print("".join(f"     {one}\n" for one in faults[:20]), end="", flush=True)
+    return whole
 
 
 async def migrations(wanted: Mapping[str, str] | None, superuser_url: str, urls: Mapping[str, str]) -> Result:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.backups.archive import Archive, Backup, Counting, Part
+from deploy.backups.archive import Archive, Backup
+from deploy.backups.parts import Counting, Part
 from deploy.backups.programs import Progress, Tell, connection, program, running, silently
 from deploy.backups.sealing import SUFFIX, seal
+from deploy.backups.server import role_url, running_server
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
+from deploy.local.settings import Settings
 from kit.connecting import connected
+from kit.migrations import BACKUP
 from kit.settings import SERVICES
 
 # What a level more of compression saves is not worth the time: 6 is the middle of zlib's range.
@@ -28,12 +33,25 @@ WHERE n.nspname = ANY ($1) AND c.relkind = 'r' ORDER BY 1
 """
 
 
+async def back_up(settings: Settings, backups: BackupSettings) -> int:
+    """Makes a backup and removes those that are too old, which a failure leaves alone."""
+    archive = backups.dumps
+    async with running_server(settings):
+        url = role_url(settings, os.environ.get("BACKUP_DATABASE_URL"), BACKUP)
+        folder = await asyncio.to_thread(create, backups, url)
+    print(f"{folder}: {sum(one.octets for one in archive.find(folder.name).parts) / 1e6:.1f} MB")
+    for old in archive.dispensable(datetime.now(UTC), backups.keep):
+        archive.remove(old)
+        print(f"{old.name}: removed, older than {backups.keep.days} days")
+    return 0
+
+
 def create(settings: BackupSettings, url: str) -> Path:
     """Makes a backup of the database that the URL of the backup role names, and returns its folder.
 
     The dump is one snapshot; services go on meanwhile. What fails leaves nothing that counts as a backup.
     """
-    archive = Archive(settings.directory)
+    archive = settings.dumps
     started = datetime.now(UTC)
     with archive.alone(), begun(archive, started) as folder:
         found = asyncio.run(_look(url))

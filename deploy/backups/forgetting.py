@@ -1,6 +1,7 @@
 """Erasures that a backup does not know of: whoever was forgotten after it was made must not come back with it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -8,9 +9,13 @@ from uuid import UUID
 
 import asyncpg
 
+from deploy.local.environment import database_url
+from deploy.local.errors import RunError
+from deploy.local.settings import Settings as LocalSettings
+from kit.connecting import connected
 from kit.db import Database
 from kit.ids import SYSTEM_TENANT
-from kit.migrations import role_of
+from kit.migrations import DATABASE_NAME, in_database, role_of
 from kit.settings import SERVICES, Settings
 from kit.subjects import SubjectService
 from kit.telemetry import Telemetry
@@ -38,6 +43,27 @@ class Forgotten:
 async def forgotten_since(database: asyncpg.Connection, time: datetime) -> list[Forgotten]:
     """The erasures that were complete at that time or later, as the superuser sees them, oldest first."""
     return [Forgotten(**row) for row in await database.fetch(SINCE, time)]
+
+
+async def erased_since(
+    settings: LocalSettings, server: AbstractAsyncContextManager[str], time: datetime
+) -> list[Forgotten] | None:
+    """Whom the server of these settings, by its administrator's URL, has erased since; None after a real loss."""
+    if settings.database_url is None and not (settings.directory / "postgres" / "PG_VERSION").exists():
+        return None
+    try:
+        async with server as admin_url, connected(in_database(admin_url, DATABASE_NAME)) as database:
+            return await forgotten_since(database, time)
+    except (OSError, RunError, asyncpg.PostgresError) as error:
+        print(f"     whom the running database has erased since is not known: {error}")
+        return None
+
+
+async def forget_what_was(admin_url: str, kept: str, time: datetime, passwords: Mapping[str, str]) -> int:
+    """Erases from the restored database whom the one that is kept under that name had forgotten since; how many."""
+    async with connected(in_database(admin_url, kept)) as before:
+        erasures = await forgotten_since(before, time)
+    return await forget_again(erasures, {role: database_url(admin_url, role, passwords[role]) for role in passwords})
 
 
 async def forget_again(erasures: Sequence[Forgotten], urls: Mapping[str, str]) -> int:

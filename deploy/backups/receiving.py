@@ -3,24 +3,27 @@
 Every few seconds what has come is compressed, encrypted and put into the archive: so much is lost with the server."""
 
 import asyncio
-import fcntl
+import os
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import asyncpg
 
 from deploy.backups.bases import take_base
-from deploy.backups.chain import Chain, begin, chain_begun, chains, remove_superseded
+from deploy.backups.chain import Chain, begin, chain_begun, chains, moment, remove_superseded
+from deploy.backups.gauges import Gauges, State
 from deploy.backups.programs import connection, program
 from deploy.backups.segments import archive_spool, spooled
+from deploy.backups.server import role_url
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
+from deploy.local.locking import alone
+from deploy.local.settings import Settings
+from kit.migrations import REPLICATION
 
 # A base is what a recovery starts from; the more log there is to be read after it, the longer that takes.
 BASE_EVERY = timedelta(days=1)
@@ -42,12 +45,20 @@ FLUSHED = "SELECT restart_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHER
 DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = ANY ($1) AND NOT active"
 
 
-@dataclass(slots=True)
-class State:
-    """What is known of the archive: until when it has everything, and how much log the server keeps for it."""
-
-    reach: datetime | None = None
-    lag: int = 0
+async def receive(settings: Settings, backups: BackupSettings) -> int:
+    """Archives the log of the running server until it is told to end."""
+    url = role_url(settings, os.environ.get("REPLICATION_DATABASE_URL"), REPLICATION)
+    receiver = Receiver(backups, url, lambda line: print(line, flush=True))
+    gauges = Gauges(os.environ, backups, receiver.state)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, receiver.stop)
+    try:
+        await receiver.run()
+    finally:
+        await asyncio.to_thread(gauges.close)
+    if receiver.state.reach:
+        print(f"Archived until {moment(receiver.state.reach)}", flush=True)
+    return 0
 
 
 class Receiver:
@@ -66,11 +77,15 @@ class Receiver:
     async def run(self) -> None:
         """Until `stop`. What fails is said and tried again: the slot keeps for us what we have not got."""
         failed, said = 0.0, ""
-        with only_receiver(self._settings.spool):
+        spool = self._settings.spool
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Two would take each other's segments.
+        with alone(spool, f"The log is received into {spool} already: one receiver is enough."):
             while not self._stopped.is_set():
                 try:
                     await self._follow()
                 except (RunError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    self.state.failures["log"] += 1
                     now = asyncio.get_running_loop().time()
                     again = AGAIN if now - failed < AGAIN * 2 else SOON
                     if again == SOON or str(error) != said:
@@ -119,7 +134,7 @@ class Receiver:
     async def _find_chain(self, connected: asyncpg.Connection) -> Chain:
         """The chain that goes on with this server; a new one, when none does without a gap."""
         server = dict((await connected.fetchrow(IDENTITY)) or {})
-        known = chains(self._settings.directory)
+        known = chains(self._settings)
         for chain in reversed(known):
             if {"system": chain.system, "timeline": chain.timeline, "segment_octets": chain.segment_octets} == server:
                 if not chain.wal.is_dir():
@@ -130,7 +145,7 @@ class Receiver:
                     return chain
                 self._say(f"A new chain begins: {gap}")
                 break
-        chain = begin(self._settings.directory, datetime.now(UTC), **server)
+        chain = begin(self._settings, datetime.now(UTC), **server)
         self.state.reach = None
         await connected.fetch(DROP, [one.slot for one in known])
         # From now on the server keeps what comes.
@@ -182,7 +197,7 @@ class Receiver:
         now = datetime.now(UTC)
         if (self._base and not self._base.done()) or now - self._base_tried < timedelta(minutes=5):
             return
-        newest = max((one.finish_time for one in chain.bases.all()), default=None)
+        newest = max((one.finish_time for one in chain.bases.trusted()), default=None)
         if newest is None or now - newest > BASE_EVERY:
             self._base_tried = now
             self._base = asyncio.create_task(self._make_base(chain))
@@ -192,27 +207,16 @@ class Receiver:
             base = await asyncio.to_thread(take_base, chain, self._settings, self._url)
             size = sum(part.octets for part in base.parts) / 1e6
             self._say(f"Base backup {base.name}: {size:.1f} MB. From {base.finish_time:%H:%M:%S} UTC on, every moment")
-            now, keep = datetime.now(UTC), self._settings.keep
-            for said in (*chain.prune(now, keep), *remove_superseded(self._settings.directory, now, keep)):
+            now = datetime.now(UTC)
+            for said in (*chain.prune(now, self._settings.keep), *remove_superseded(self._settings, now)):
                 self._say(said)
         except (RunError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self.state.failures["base"] += 1
             self._say(f"The base backup failed: {error}")
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), seconds)
-
-
-@contextmanager
-def only_receiver(spool: Path) -> Iterator[None]:
-    """Two would take each other's segments."""
-    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (spool / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"The log is received into {spool} already: one receiver is enough.") from None
-        yield
 
 
 async def _last_words(process: Process) -> str:

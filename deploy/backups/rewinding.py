@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,11 +11,12 @@ from pathlib import Path
 
 from deploy.backups.bases import BASE
 from deploy.backups.chain import Plan, moment, plan
-from deploy.backups.looking import erased_since, looked_over
+from deploy.backups.checks import looked_over
+from deploy.backups.forgetting import erased_since
 from deploy.backups.programs import program, running, silently
-from deploy.backups.restoring import copy_opened, restore_files
+from deploy.backups.restoring import copy_part, restore_files
 from deploy.backups.segments import open_segments
-from deploy.backups.server import local_server
+from deploy.backups.server import local_server, passwords_of
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
 from deploy.local.postgres import user_of
@@ -25,13 +26,15 @@ from deploy.local.settings import Settings
 PATIENCE = 24 * 3600.0
 
 
-async def rewind(settings: Settings, backups: BackupSettings, at: datetime | None, passwords: Mapping[str, str]) -> int:
+async def rewind(settings: Settings, backups: BackupSettings, at: datetime | None) -> int:
     """Puts the server as it was at the moment, None for the last that is archived, into the place of the local one,
     whose data is kept beside it. What is there is touched only after all checks; returns 1 when one failed."""
     # Imported here, as by the server's: what runs elsewhere than on a developer's machine does without psutil.
     from deploy.local.state import only_runner
 
-    way = plan(backups.directory, at, print)
+    if settings.database_url is not None:
+        raise RunError("The server of DATABASE_URL is not run from here: fill a folder for it by `--into FOLDER`.")
+    way = plan(backups, at, print)
     started, now = time.monotonic(), datetime.now(UTC)
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     with only_runner(settings.directory):
@@ -41,7 +44,7 @@ async def rewind(settings: Settings, backups: BackupSettings, at: datetime | Non
         unpack(way, backups, scratch, like=settings.directory / "postgres")
         async with recovered(way, scratch) as admin_url:
             print(f"As of {moment(way.at)}, from {way.base.name} and {len(way.pieces)} segments:", flush=True)
-            whole = await looked_over(admin_url, passwords, None, erasures)
+            whole = await looked_over(admin_url, passwords_of(settings), None, erasures)
         took = time.monotonic() - started
         print(f"RPO {(now - way.reach).total_seconds():.0f} s: the archive goes on until {moment(way.reach)}")
         print(f"RTO {took:.1f} s with all checks")
@@ -56,7 +59,7 @@ async def rewind(settings: Settings, backups: BackupSettings, at: datetime | Non
 
 def prepare(backups: BackupSettings, at: datetime | None, folder: Path) -> int:
     """Fills the folder for a server that is run elsewhere; started over it, that reads the log up to the moment."""
-    way = plan(backups.directory, at, print)
+    way = plan(backups, at, print)
     unpack_into(way, backups, folder)
     lines = "".join(f"{name} = '{value}'\n" for name, value in recovery(way).items())
     with (folder / "postgresql.auto.conf").open("a") as out:
@@ -93,13 +96,10 @@ def unpack_into(way: Plan, backups: BackupSettings, data: Path) -> None:
     if data.exists() and any(data.iterdir()):
         raise RunError(f"{data} is not empty: name a folder that is.")
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = way.base.part(BASE)
     arguments = ["tar", "-C", str(data), "--no-same-owner", "-xzf", "-"]
     environment = {"PATH": os.environ.get("PATH", os.defpath)}
-    with way.chain.bases.path(way.base, part).open("rb") as packed, running(
-        arguments, environment, silently, feeds=True
-    ) as tar:
-        copy_opened(packed, tar, part.name, backups)
+    with running(arguments, environment, silently, feeds=True) as tar:
+        copy_part(way.chain.bases, way.base, way.base.part(BASE), tar, backups)
     with running([program("pg_verifybackup"), "--quiet", str(data)], environment, silently) as said:
         said.read()
     # A base has the log until its end with it: a piece of the same may have been archived before that.

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import IO, Any
 
-from deploy.backups.archive import PIECE
 from deploy.local.errors import RunError
 
 SUFFIX = ".age"
@@ -13,7 +12,7 @@ SUFFIX = ".age"
 def seal(reader: IO[bytes], writer: Any, recipient: str) -> None:
     """Copies, encrypted to the recipient; as it is without one."""
     if not recipient:
-        shutil.copyfileobj(reader, writer, PIECE)
+        shutil.copyfileobj(reader, writer)
         return
     # Imported here: most of what runs from this package does without.
     import pyrage

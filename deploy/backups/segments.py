@@ -1,15 +1,13 @@
 """Segments of the write-ahead log on their way into the archive, and out of it."""
 
 import gzip
-import hashlib
 import io
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from deploy.backups.archive import written
-from deploy.backups.chain import PARTIAL, TIME, Chain
+from deploy.backups.chain import PARTIAL, Chain
 from deploy.backups.sealing import SUFFIX, open_sealed, seal
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
@@ -69,15 +67,12 @@ def _archive(
     chain: Chain, settings: BackupSettings, segment: str, came: bytes, before: datetime | None, now: datetime
 ) -> None:
     """A whole segment, when there is a time `before`, or what there is of one."""
-    whole = before is not None
-    known = [one for one in chain.wal.glob(f"{segment}.*") if not one.name.endswith(".new")]
-    if not (whole and any(PARTIAL not in one.name for one in known)):
+    known = list(chain.files(segment))
+    if before is None or all(one.partial for one in known):
         data, out = gzip.compress(came.rstrip(b"\0"), LEVEL), io.BytesIO()
         seal(io.BytesIO(data), out, settings.recipient)
-        digest = hashlib.sha256(out.getvalue()).hexdigest()
-        time = f"{(before or now).astimezone(UTC):{TIME}}"
-        name = f"{segment}{'' if whole else PARTIAL}.{time}.{digest}.gz{SUFFIX if settings.recipient else ''}"
-        written(chain.wal / name, out.getvalue())
+        suffix = SUFFIX if settings.recipient else ""
+        chain.put(segment, out.getvalue(), before or now, partial=before is None, suffix=suffix)
     for older in known:
-        if PARTIAL in older.name:
-            older.unlink(missing_ok=True)
+        if older.partial:
+            older.path.unlink(missing_ok=True)

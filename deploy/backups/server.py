@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from deploy.local.environment import database_url
 from deploy.local.postgres import Postgres
 from deploy.local.processes import Child
+from deploy.local.secrets import load_secrets, role_passwords
 from deploy.local.settings import Settings, read_settings
 
 GRACE = 10.0
@@ -33,6 +35,16 @@ async def running_server(settings: Settings) -> AsyncIterator[str]:
     with only_runner(settings.directory):
         async with local_server(settings) as admin_url:
             yield admin_url
+
+
+def passwords_of(settings: Settings) -> dict[str, str]:
+    """The password of each role on that server."""
+    return role_passwords(load_secrets(settings.directory / "secrets.env"))
+
+
+def role_url(settings: Settings, chosen: str | None, role: str) -> str:
+    """The URL that was chosen, else that of the role on that server."""
+    return chosen or database_url(settings.database_url or settings.admin_url, role, passwords_of(settings)[role])
 
 
 @contextmanager

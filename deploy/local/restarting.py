@@ -1,9 +1,10 @@
 """Replaces processes one after another, so that none of the calls on them fails."""
 
 import asyncio
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from kit.settings import SERVICES
+from kit.settings import SERVICES, Settings
 
 from .environment import Environments
 from .errors import RunError
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from .stack import Stack
 
 ALL = "all"
-# What a process may need to end after DRAIN_DELAY and DRAIN_GRACE, before it is killed.
+# As services read them; what a process may need to end after both, before it is killed.
+DRAIN = {one.name.upper(): str(one.default) for one in fields(Settings) if one.name in ("drain_delay", "drain_grace")}
 REST = 15.0
 # How long a process that serves again stays unknown to others: the gateway looks once a second, and services that could
 # not reach it try again within 1.2 s. Only then may the next one go.
@@ -100,4 +102,4 @@ class Restarter:
 
 def _grace(child: Child) -> float:
     environment = child.program.command.environment
-    return float(environment.get("DRAIN_DELAY", 0)) + float(environment.get("DRAIN_GRACE", 10)) + REST
+    return REST + sum(float(environment.get(name, usual)) for name, usual in DRAIN.items())

@@ -57,6 +57,7 @@ def _make(found: dict[str, str]) -> dict[str, str]:
         "KEY_ENCRYPTION_KEY": secrets.token_urlsafe(32),
         "AUDIT_KEY_ENCRYPTION_KEY": secrets.token_urlsafe(32),
         "AUDIT_SIGNING_KEY": secrets.token_urlsafe(32),
+        "BACKUP_SIGNING_KEY": secrets.token_urlsafe(32),
         "GATEWAY_SECRET": secrets.token_urlsafe(32),
         "DEMO_PASSWORD": f"weave-{secrets.token_hex(4)}",
         "PLATFORM_ADMIN_PASSWORD": secrets.token_urlsafe(18),

@@ -1,18 +1,17 @@
 """What runs from this checkout: the runner's lock, and the ids of its programs for whoever asks or cleans up."""
 
-import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from .errors import RunError
+from .locking import alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +47,13 @@ class State:
     programs: Mapping[str, Running]
 
 
-@contextmanager
-def only_runner(directory: Path) -> Iterator[None]:
-    """Holds the checkout's lock, which the system gives back however this process ends."""
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            state = read_state(directory / "state.json")
-            who = f" (process {state.runner.pid})" if state else ""
-            raise RunError(
-                f"Storyloom already runs from this checkout{who}: use it, or end it there with Ctrl-C first."
-            ) from None
-        yield
+def only_runner(directory: Path) -> AbstractContextManager[None]:
+    """Holds the checkout's lock."""
+    state = read_state(directory / "state.json")
+    who = f" (process {state.runner.pid})" if state else ""
+    return alone(
+        directory, f"Storyloom already runs from this checkout{who}: use it, or end it there with Ctrl-C first."
+    )
 
 
 def write_state(file: Path, gateway: str, pids: Mapping[str, int]) -> None:

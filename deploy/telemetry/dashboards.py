@@ -189,6 +189,16 @@ WORK: list[Panel] = [
     ),
     ("Sign-ins", "ops", "sum by (outcome) (rate(storyloom_sign_ins_total[5m]))", "outcome"),
 ]
+BACKUPS: list[Panel] = [
+    ("Age of the newest backup", "s", "min by (kind) (storyloom_backups_age_seconds)", "kind"),
+    ("Age of the last drill that went well", "s", "min by (kind) (storyloom_drills_age_seconds)", "kind"),
+    ("Lost with the server now", "s", "min(storyloom_wal_behind_seconds)", ""),
+    ("Moments go back", "s", "max(storyloom_wal_reaches_seconds)", ""),
+    ("Size of the newest backup", "bytes", "max by (kind) (storyloom_backups_size_bytes)", "kind"),
+    ("Log that the server keeps", "bytes", "max(storyloom_wal_held_bytes)", ""),
+    ("Failures in an hour", "short", "sum by (what) (increase(storyloom_wal_failures_total[1h]))", "what"),
+    ("Unreadable or not trusted", "short", "max by (kind) (storyloom_backups_refused)", "kind"),
+]
 VARIABLES = {
     "calls": [
         ("service", "label_values(rpc_server_duration_milliseconds_count, job)"),
@@ -242,6 +252,7 @@ def dashboards() -> dict[str, dict[str, Any]]:
         ("work", "weaving, grading, sign-ins", WORK),
         ("events", "events between services", EVENTS),
         ("gateway", "gateway", GATEWAY),
+        ("backups", "backups", BACKUPS),
     )
     return {f"{name}.json": dashboard(name, title, panels) for name, title, panels in made}
 

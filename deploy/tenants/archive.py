@@ -1,6 +1,6 @@
-"""The file itself: a compressed tar whose members come in one order, encrypted with age if that is wanted.
+"""The file itself: a compressed tar whose members come in one order, signed, and encrypted with age if that is wanted.
 
-Whoever reads one takes it for hostile: no name in it is ever a path, and nothing is read that was not asked for."""
+Whoever reads one takes it for hostile: no name in it is a path, and nothing of it is used before its signature is."""
 
 import gzip
 import io
@@ -16,13 +16,16 @@ from typing import IO, Any
 
 from deploy.backups.sealing import open_sealed, seal
 from deploy.local.errors import RunError
+from deploy.tenants.origin import check_origin, signature
+from kit.signing import Keyring
 
 BLOCK = tarfile.BLOCKSIZE
 PIECE = 1 << 18
 COMPRESSION = 6
 SEALED = b"age-encryption.org/"
-# The list of digests, as `sha256sum --check` takes it, is the last member: without it an archive is cut off.
+# The list of digests, as `sha256sum --check` takes it, comes last but for the line that signs it.
 SUMS = "SHA256SUMS"
+SIGNATURE, LONGEST_SIGNATURE = "SHA256SUMS.sig", 256
 # Rows are text that compresses well, but not so well.
 MOST_TIMES, MOST_BESIDES = 100, 64 << 20
 TOO_MUCH = "it holds a hundred times more than it is long"
@@ -48,9 +51,11 @@ class Writer:
         self._out.write(b"\0" * (-octets % BLOCK))
         self._sums += f"{digest.hexdigest()}  {name}\n"
 
-    def close(self) -> None:
+    def close(self, keys: Keyring) -> None:
         """Ends the archive, which is whole from then on."""
-        self.add(SUMS, io.BytesIO(self._sums.encode()))
+        sums = self._sums.encode()
+        self.add(SUMS, io.BytesIO(sums))
+        self.add(SIGNATURE, io.BytesIO(signature(keys, sha256(sums).hexdigest()).encode()))
         self._out.write(b"\0" * 2 * BLOCK)
         self._out.close()
 
@@ -86,41 +91,61 @@ class Member(io.RawIOBase):
 
 
 class Reader:
-    """Reads members one after the other, each under the name that it must have."""
+    """Reads members one after the other: all for their signature, or each under the name that it must have, until they
+    are what was signed. `key` is the public key of whoever signed it."""
 
-    def __init__(self, data: IO[bytes], most: int) -> None:
+    def __init__(self, data: IO[bytes], most: int, signed: str = "", key: str = "") -> None:
         self._data = gzip.GzipFile(fileobj=data)
-        self._left, self._sums = most, ""
+        self._left, self._sums, self._signed, self.key = most, sha256(), signed, key
+
+    def signature(self) -> tuple[str, bytes]:
+        """The digest of the list of digests, which are those of all that came before, and the line that signs it."""
+        while (found := self._next()) is not None and found.name != SUMS:
+            self._finish(found)
+        digest = self._sums.hexdigest()
+        if found is None or found.finish() != digest:
+            raise RunError(DAMAGED.format("its digests are not those of what is in it"))
+        last = self._next()
+        if last is None or last.name != SIGNATURE:
+            raise RunError(f"The archive is not signed: {SIGNATURE} should come after {SUMS}, and tell who made it.")
+        line = last.read(LONGEST_SIGNATURE)
+        last.finish()
+        if self._next() is not None or self._take(BLOCK) != bytes(BLOCK) or self._take(1, exactly=False):
+            raise RunError(DAMAGED.format("there is more behind its end"))
+        return digest, line
 
     @contextmanager
     def member(self, name: str) -> Iterator[IO[bytes]]:
         """The member that comes next, which must be the one of this name."""
-        found = self._next(name)
+        found = self._next()
+        if found is None or found.name != name:
+            raise RunError(DAMAGED.format(f"{name} should come, and {found and found.name!r} does"))
         with io.BufferedReader(found, PIECE) as data:
             yield data
-            self._sums += f"{found.finish()}  {name}\n"
+            self._finish(found)
 
     def end(self) -> None:
-        """That nothing else comes, and that all members were as they were written."""
-        wanted = self._sums
-        with self.member(SUMS) as data:
-            if data.read(len(wanted) + 1) != wanted.encode():
-                raise RunError(DAMAGED.format("its digests are not those of what is in it"))
-        self._take(2 * BLOCK)
-        if self._take(1, exactly=False):
-            raise RunError(DAMAGED.format("there is more behind its end"))
+        """That all members that were signed were read, as they were signed."""
+        if self._sums.hexdigest() != self._signed:
+            raise RunError(DAMAGED.format("there is more in it than its rows name, or it was changed meanwhile"))
 
-    def _next(self, name: str) -> Member:
+    def _next(self) -> Member | None:
+        """The next member; None where the archive ends."""
+        if (block := self._take(BLOCK)) == bytes(BLOCK):
+            return None
         try:
-            info = tarfile.TarInfo.frombuf(self._take(BLOCK), "utf-8", "strict")
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError):
-            raise RunError(DAMAGED.format(f"where {name} should be is something else")) from None
+            raise RunError(DAMAGED.format("where a member should be is something else")) from None
         # Neither links nor long names nor anything else that tar knows: the writer has no use for them.
-        if info.type != tarfile.REGTYPE or info.name != name:
-            raise RunError(DAMAGED.format(f"{name} should come, and {info.name[:100]!r} does"))
+        if info.type != tarfile.REGTYPE:
+            raise RunError(DAMAGED.format(f"{info.name!r} is no file"))
         if not 0 <= info.size <= self._left:
             raise RunError(DAMAGED.format(TOO_MUCH))
-        return Member(self._take, name, info.size)
+        return Member(self._take, info.name, info.size)
+
+    def _finish(self, found: Member) -> None:
+        self._sums.update(f"{found.finish()}  {found.name}\n".encode())
 
     def _take(self, octets: int, *, exactly: bool = True) -> bytes:
         if octets > self._left:
@@ -162,8 +187,18 @@ def written(path: Path, recipient: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def opened(path: Path, identity: Path | None) -> Iterator[Reader]:
-    """What is in the file, decrypted with the age identity if it is encrypted."""
+def opened(path: Path, identity: Path | None, keys: Keyring) -> Iterator[Reader]:
+    """What is in the file, decrypted with the age identity if it is encrypted. It was read to its end by then: nothing
+    of it is used unless an installation signed it whose key is known."""
+    with _read(path, identity) as reader:
+        signed, line = reader.signature()
+    key = check_origin(keys, signed, line)
+    with _read(path, identity, signed, key) as reader:
+        yield reader
+
+
+@contextmanager
+def _read(path: Path, identity: Path | None, *signed: str) -> Iterator[Reader]:
     try:
         data = path.open("rb")
     except OSError as error:
@@ -175,7 +210,7 @@ def opened(path: Path, identity: Path | None) -> Iterator[Reader]:
         if sealed and identity is None:
             raise RunError("The archive is encrypted: name the file of the age identity with --identity.")
         with _piped(lambda out: open_sealed(data, out, identity)) if sealed else _as_it_is(data) as plain:
-            yield Reader(plain, most)
+            yield Reader(plain, most, *signed)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """What must be true of a tenant that was brought in, before anybody sees it."""
 
-import base64
-import json
-from contextlib import suppress
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -11,10 +9,12 @@ import asyncpg
 
 from deploy.backups.checks import SIGNED, STORED
 from deploy.local.errors import RunError
+from deploy.tenants.manifest import Manifest
+from deploy.tenants.origin import public_of, unknown
 from deploy.tenants.tables import Table, write_rows
 from services.audit.merkle import grow, root
 from services.audit.queries.trees import node_id
-from services.audit.signing import ED25519, Head, Signer
+from services.audit.signing import Head, Signer
 
 LEAVES = "SELECT leaf_index, hash FROM audit.tree_leaves WHERE tenant_id = $1 ORDER BY leaf_index"
 NODES = "SELECT id, hash FROM audit.tree_nodes WHERE tenant_id = $1"
@@ -34,6 +34,12 @@ WHERE a.tenant_id = $1 AND
   (said ->> 'tenant_id', said ->> 'id', said ->> 'action', said ->> 'entity_type', said ->> 'entity_id',
    said ->> 'user_id', said ->> 'acting_tenant_id', said ->> 'service', said ->> 'request_id', said ->> 'trace_id',
    said ->> 'rpc', (said ->> 'occur_time')::timestamptz)
+"""
+# Staged entries whose month nobody would expect. The log is kept in months, by its ids: each that comes is made.
+A_DAY = timedelta(days=1)
+STRAY = """
+SELECT count(*) FROM pg_temp."audit.audit_logs", LATERAL (VALUES (uuid_extract_timestamp(id)), (occurred_at)) AS t (at)
+WHERE uuid_extract_version(id) IS DISTINCT FROM 7 OR NOT at BETWEEN '2020-01-01 00:00:00+00' AND $1
 """
 TREE = "SELECT size, signed_size FROM audit.trees WHERE tenant_id = $1"
 
@@ -60,6 +66,16 @@ async def check_rows(database: asyncpg.Connection, table: Table, tenant_id: UUID
     found = await write_rows(database, table, tenant_id, digest)
     if (found, digest.hex) != loaded:
         raise RunError(f"{table.name}: of {loaded[0]} rows {found} are there, or some are not as they were written.")
+
+
+async def check_times(database: asyncpg.Connection, manifest: Manifest) -> None:
+    """That the archive is not of tomorrow, nor an entry of its log, as it is staged, later than it or of long ago."""
+    if manifest.snapshot_time > await database.fetchval("SELECT now()") + A_DAY:
+        raise RunError(f"The archive is of {manifest.snapshot_time:%Y-%m-%d}, which is still to come.")
+    if await database.fetchval(STRAY, manifest.snapshot_time + A_DAY):
+        raise RunError(
+            "The archive's log has entries of before 2020, of over a day after the archive, or with ids of no time."
+        )
 
 
 async def check_log(database: asyncpg.Connection, tenant_id: UUID, signer: Signer, keys: list[str]) -> int:
@@ -113,19 +129,4 @@ def _opened(signer: Signer, text: str, keys: list[str]) -> Head | None:
     try:
         return signer.opened(text)
     except ValueError:
-        raise RunError(
-            "The log's checkpoints are signed with a key that this installation does not know. If the archive is from"
-            f" whom you think, add to AUDIT_EARLIER_KEYS {as_setting(keys)}, restart the audit service, and try again."
-        ) from None
-
-
-def as_setting(verifier_keys: list[str]) -> str:
-    """The public keys of these verifier keys, as that setting takes them. They are whatever the archive says."""
-    found = []
-    for one in verifier_keys:
-        with suppress(ValueError):
-            # Name, id and key: the last of them may have the sign that parts them.
-            _, _, key = one.split("+", 2)
-            octets = base64.b64decode(key, validate=True)
-            found.append(base64.urlsafe_b64encode(octets.removeprefix(ED25519)).decode())
-    return json.dumps(found)
+        raise unknown("The log's checkpoints are", public_of(keys)) from None

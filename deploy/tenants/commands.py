@@ -16,15 +16,18 @@ from deploy.tenants.exporting import export
 from deploy.tenants.importing import bring_in
 from deploy.tenants.installation import Installation, installation
 from deploy.tenants.manifest import Manifest
+from deploy.tenants.origin import as_text
 from kit.settings import SettingsError
 
 
 def export_tenant(tenant_id: UUID, out: Path, recipient: str, operator_id: str) -> dict[str, Any]:
-    """Writes the file. Its digest is for whoever gets it, by another way than the file."""
-    manifest = _run(export(_here(), tenant_id, out, recipient=recipient, operator_id=operator_id))
+    """Writes the file. Its key is for whoever gets it and does not know this installation, by another way."""
+    here = _here()
+    manifest = _run(export(here, tenant_id, out, recipient=recipient, operator_id=operator_id))
     with out.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
-    return _row(manifest) | {"file": str(out), "octets": out.stat().st_size, "sha256": digest}
+    told = {"file": str(out), "octets": out.stat().st_size, "sha256": digest}
+    return _row(manifest) | told | {"key": as_text(here.signer.keys.public[0])}
 
 
 def import_tenant(

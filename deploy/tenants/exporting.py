@@ -103,7 +103,7 @@ async def _write(
         with _spool() as data:
             await fetch(here.storage, one, data)
             archive.add(one.member, data)
-    archive.close()
+    archive.close(here.signer.keys)
     return manifest
 
 

@@ -12,7 +12,7 @@ import asyncpg
 from deploy.local.errors import RunError
 from deploy.tenants import loading, tables
 from deploy.tenants.archive import Reader, opened
-from deploy.tenants.checking import check_log, check_rows
+from deploy.tenants.checking import check_log, check_rows, check_times
 from deploy.tenants.installation import Installation
 from deploy.tenants.manifest import NAME, Manifest
 from deploy.tenants.recording import record
@@ -45,7 +45,7 @@ ON CONFLICT DO NOTHING
 # A school's own erasures are of its people. One of a tenant would be carried out on whichever tenant it names, or be
 # repeated there by a restore.
 FOREIGN = "SELECT count(*) FROM identity.erasures WHERE tenant_id = $1 AND subject_type <> 'user'"
-# Whoever was erased comes back with the rows, and has to go again; of when these are, there is only the archive's word.
+# Whoever was erased comes back with the rows, and has to go again: all, so that no two clocks have to agree.
 ERASE_AGAIN = """
 UPDATE identity.erasures SET state = 'pending', complete_time = NULL, receipts = '{}', revision = revision + 1
 WHERE tenant_id = $1 AND subject_type = 'user' AND state = 'done'
@@ -103,7 +103,7 @@ async def bring_in(
     With `replaces` the tenant must be there and suspended: its rows become those of the archive, but for its audit
     log, which goes on. RunError when anything is not as it must be; then nothing has changed.
     """
-    with opened(path, identity) as reader:
+    with opened(path, identity, here.signer.keys) as reader:
         with reader.member(NAME) as data:
             manifest = Manifest.read(data)
         database = await tables.connect(here.owner_url)
@@ -173,6 +173,7 @@ async def _take_rows(arrival: Arrival) -> None:
             )
         if loaded[table.name][0] != arrival.manifest.rows[table.name]:
             raise RunError(f"{table.member} has another number of rows than the archive says.")
+    await check_times(database, arrival.manifest)
     comes = arrival.carried
     if arrival.replaces:
         if await database.fetchval(FORKED):
@@ -217,8 +218,8 @@ async def _name(database: asyncpg.Connection, tenant_id: UUID) -> str:
 
 
 async def _told(arrival: Arrival) -> dict[str, Any]:
-    """What the logs say of it: also how many entries the origin has signed, for later the others look the same."""
+    """What the logs say of it: also whose key signed it, and how many entries a checkpoint had signed before."""
     manifest = arrival.manifest
     told = {"snapshot_time": manifest.snapshot_time, "rows": sum(manifest.rows.values()), "files": manifest.files}
     proven = await arrival.database.fetchrow(PROVEN, arrival.tenant_id)
-    return told | {"replaces": arrival.replaces} | dict(proven or {})
+    return told | {"replaces": arrival.replaces, "key": arrival.reader.key} | dict(proven or {})

@@ -1,7 +1,6 @@
 """Checkpoints as text: C2SP tlog-checkpoint, signed as C2SP signed-note; and the key that signs them."""
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,6 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from kit.settings import SettingsError, decoded_key
+from kit.signing import Keyring, public_keys
 
 ED25519 = b"\1"
 ID_BYTES = 4
@@ -52,21 +52,16 @@ class Signer:
 
     def __init__(self, key: bytes, earlier: Sequence[bytes] = ()) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(key)
-        self._public = (self._key.public_key().public_bytes_raw(), *earlier)
+        # The same keys for what is no checkpoint: it begins with its purpose, and a checkpoint with its origin.
+        self.keys = Keyring(key, earlier)
+        self._public = self.keys.public
 
     @classmethod
     def of(cls, key: str, earlier: str) -> Self:
         """Of the settings: the key's 32 bytes as base64url, and a JSON array of public ones."""
         if not key:
             raise SettingsError("AUDIT_SIGNING_KEY is not set: nothing would prove what is in the log")
-        try:
-            texts = json.loads(earlier or "[]")
-            if not isinstance(texts, list):
-                raise TypeError
-            public = [decoded_key("AUDIT_EARLIER_KEYS", str(text)) for text in texts]
-        except (ValueError, TypeError) as error:
-            raise SettingsError(f"AUDIT_EARLIER_KEYS is not a JSON array of public keys: {error}") from error
-        return cls(decoded_key("AUDIT_SIGNING_KEY", key), public)
+        return cls(decoded_key("AUDIT_SIGNING_KEY", key), public_keys("AUDIT_EARLIER_KEYS", earlier))
 
     def sign(self, head: Head) -> str:
         """The signed checkpoint."""

@@ -14,11 +14,12 @@ import asyncpg
 import pyrage
 
 from deploy.backups.programs import connection, program
-from deploy.tenants.archive import SUMS, Writer
+from deploy.tenants.archive import SIGNATURE, SUMS, Writer
 from deploy.tenants.installation import Installation
 from deploy.tenants.tables import carried, connect, write_rows
 from kit.migrations import in_database, revisions
 from kit.settings import Settings, decoded_key
+from kit.signing import Keyring
 from services.audit.sealing import Wrapper
 from services.audit.signing import Signer
 from services.content.storage import Storage
@@ -158,14 +159,14 @@ def members(path: Path, identity: Path | None = None) -> dict[str, bytes]:
         return {one.name: archive.extractfile(one).read() for one in archive}  # type: ignore[union-attr]
 
 
-def forged(path: Path, parts: dict[str, bytes]) -> Path:
-    """An archive of these members whose digests are right."""
+def forged(path: Path, parts: dict[str, bytes], keys: Keyring) -> Path:
+    """An archive of these members whose digests are right, and signed."""
     with path.open("wb") as out:
         archive = Writer(out, 0)
         for name, data in parts.items():
-            if name != SUMS:
+            if name not in {SUMS, SIGNATURE}:
                 archive.add(name, io.BytesIO(data))
-        archive.close()
+        archive.close(keys)
     return path
 
 

@@ -15,18 +15,19 @@ import asyncpg
 import pyrage
 import pytest
 
-from deploy.backups.archive import Archive, Backup, Counting
+from deploy.backups.archive import Archive, Backup
 from deploy.backups.drill import drill
 from deploy.backups.dumping import begun, create
 from deploy.backups.forgetting import forget_again, forgotten_since
+from deploy.backups.parts import Counting
 from deploy.backups.restoring import make_missing_roles, restore, restore_files
-from deploy.backups.server import scratch_server
 from deploy.backups.settings import BackupSettings, read_backup_settings
 from deploy.local.errors import RunError
 from deploy.local.settings import Settings
 from kit.ids import NIL
 from kit.migrations import BACKUP, ROLES, in_database
-from tests.postgres import Cluster
+from kit.signing import Keyring
+from tests.postgres import Cluster, empty_server
 from tests.stack import School
 
 # For a superuser, the log is not append-only.
@@ -51,7 +52,12 @@ SELECT c.oid::regclass::text FROM pg_class c WHERE c.relkind IN ('r', 'p') AND N
 
 @pytest.fixture
 def backups(place: Path) -> BackupSettings:
-    return BackupSettings(place / "backups", timedelta(days=7), recipient="", identity=None, storage=None)
+    return kept_in(place / "backups")
+
+
+def kept_in(folder: Path) -> BackupSettings:
+    keys = Keyring(secrets.token_bytes(32))
+    return BackupSettings(folder, timedelta(days=7), recipient="", identity=None, storage=None, keys=keys)
 
 
 class Kept(NamedTuple):
@@ -68,20 +74,20 @@ async def sound(school: School, cluster: Cluster) -> AsyncIterator[Kept]:
     # Trees grow by themselves, twice a second.
     await asyncio.sleep(1)
     with tempfile.TemporaryDirectory(prefix="sl-") as folder:
-        settings = BackupSettings(Path(folder), timedelta(days=7), recipient="", identity=None, storage=None)
+        settings = kept_in(Path(folder))
         yield Kept(settings, await made(settings, cluster))
 
 
 @pytest.fixture
 async def empty() -> AsyncIterator[Cluster]:
     """A server with nothing on it, and passwords for the roles that a restore makes."""
-    async with scratch_server() as admin_url:
+    async with empty_server() as admin_url:
         yield Cluster(admin_url, {role: secrets.token_hex(8) for role in ROLES})
 
 
 async def made(backups: BackupSettings, cluster: Cluster) -> Backup:
     folder = await asyncio.to_thread(create, backups, cluster.url(BACKUP))
-    return Archive(backups.directory).find(folder.name)
+    return backups.dumps.find(folder.name)
 
 
 async def counts(url: str) -> dict[str, int]:
@@ -102,7 +108,7 @@ async def executed(url: str, statement: str) -> str:
 
 
 async def brought_back(settings: BackupSettings, backup: Backup, into: Cluster) -> str:
-    return await restore(Archive(settings.directory), backup, settings, into.admin_url, into.passwords)
+    return await restore(backup, settings, into.admin_url, into.passwords)
 
 
 class TestBackupRole:
@@ -144,7 +150,7 @@ class TestRestore:
         self, cluster: Cluster, backups: BackupSettings, place: Path
     ) -> None:
         backup = await made(backups, cluster)
-        path = Archive(backups.directory).path(backup, backup.part("database"))
+        path = backups.dumps.path(backup, backup.part("database"))
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -160,7 +166,7 @@ class TestRestore:
         backup = await made(mine, cluster)
         (storage / "voice.mp3").unlink()
         (storage / "later.mp3").write_bytes(b"later")
-        assert restore_files(Archive(mine.directory), backup, mine) == storage
+        assert restore_files(mine.dumps, backup, mine) == storage
         assert {one.name: one.read_bytes() for one in storage.iterdir()} == {
             "voice.mp3": b"sound",
             "later.mp3": b"later",
@@ -201,7 +207,7 @@ class TestEncryption:
         backup = await made(mine, cluster)
         assert backup.encrypted
         for part in backup.parts:
-            assert Archive(mine.directory).path(backup, part).read_bytes().startswith(b"age-encryption.org/v1")
+            assert mine.dumps.path(backup, part).read_bytes().startswith(b"age-encryption.org/v1")
         with pytest.raises(RunError, match="BACKUP_IDENTITY"):
             await brought_back(mine, backup, empty)
         for name, identity in (("right", key), ("wrong", other)):

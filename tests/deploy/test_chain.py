@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from deploy.backups.archive import Backup, Counting
-from deploy.backups.chain import PARTIAL, TIME, Chain, begin, chains, parse_moment, plan, remove_superseded
-from deploy.backups.gauges import Gauges
-from deploy.backups.receiving import State
+from deploy.backups.archive import Backup
+from deploy.backups.chain import TIME, Chain, begin, chains, parse_moment, plan, remove_superseded
+from deploy.backups.gauges import Gauges, State, note_drill
+from deploy.backups.parts import Counting
 from deploy.backups.rewinding import rewind
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
@@ -34,7 +35,7 @@ def fabricated(
     backups: BackupSettings, pieces: list[tuple[int, int, bool]], *, at: datetime = NOON, bases: tuple[int, ...] = (0,)
 ) -> Chain:
     """A chain of bases and segments, by number, minutes after it began, and whether there is only a part of it."""
-    chain = begin(backups.directory, at, "7711132145793039599", 1, 16 << 20)
+    chain = begin(backups, at, "7711132145793039599", 1, 16 << 20)
     for minute in bases:
         time = at + timedelta(minutes=minute)
         folder = chain.bases.begin(time)
@@ -46,9 +47,8 @@ def fabricated(
             Backup(folder.name[:16], time, time, "18", encrypted=False, parts=(out.close(),), wal=chain.segment(last)),
         )
     for number, minute, partial in pieces:
-        data = f"{number} {minute}".encode()
-        name = f"{chain.segment(number)}{PARTIAL if partial else ''}.{at + timedelta(minutes=minute):{TIME}}"
-        (chain.wal / f"{name}.{sha256(data).hexdigest()}.gz").write_bytes(data)
+        time = at + timedelta(minutes=minute)
+        chain.put(chain.segment(number), f"{number} {minute}".encode(), time, partial=partial)
     return chain
 
 
@@ -59,27 +59,27 @@ def minutes(count: float) -> datetime:
 class TestPlan:
     def test_reads_no_more_segments_than_it_needs(self, backups: BackupSettings) -> None:
         fabricated(backups, [(3, 1, False), (4, 2, False), (5, 3, False), (6, 9, True)])
-        way = plan(backups.directory, minutes(1.5), print)
+        way = plan(backups, minutes(1.5), print)
         assert [one.segment[-1] for one in way.pieces] == ["3", "4"]
         assert (way.at, way.reach) == (minutes(1.5), minutes(9))
 
     def test_of_the_last_moment_is_as_far_as_the_archive_goes(self, backups: BackupSettings) -> None:
         fabricated(backups, [(3, 1, False), (4, 2, True)])
-        assert plan(backups.directory, None, print).at == minutes(2)
+        assert plan(backups, None, print).at == minutes(2)
 
     def test_prefers_what_is_whole_and_what_is_newest(self, backups: BackupSettings) -> None:
         fabricated(backups, [(3, 1, False), (3, 2, True), (4, 3, True), (4, 4, True)])
-        assert [one.time for one in plan(backups.directory, None, print).pieces] == [minutes(1), minutes(4)]
+        assert [one.time for one in plan(backups, None, print).pieces] == [minutes(1), minutes(4)]
 
     def test_begins_with_the_newest_base_that_is_old_enough(self, backups: BackupSettings) -> None:
         fabricated(backups, [(number, number, False) for number in range(3, 30)], bases=(4, 10, 20))
-        assert plan(backups.directory, minutes(15), print).base.finish_time == minutes(10)
+        assert plan(backups, minutes(15), print).base.finish_time == minutes(10)
 
     def test_takes_the_base_before_one_that_is_damaged_and_says_so(self, backups: BackupSettings) -> None:
         chain = fabricated(backups, [(number, number, False) for number in range(3, 30)], bases=(4, 10))
         (chain.bases.directory / "20261122T121000Z" / "base.tar.gz").write_bytes(b"rubbish")
         said: list[str] = []
-        assert plan(backups.directory, minutes(15), said.append).base.finish_time == minutes(4)
+        assert plan(backups, minutes(15), said.append).base.finish_time == minutes(4)
         assert "20261122T121000Z is damaged" in said[0]
 
     @pytest.mark.parametrize("at", [minutes(3.5), None])
@@ -87,8 +87,8 @@ class TestPlan:
         chain = fabricated(backups, [(3, 1, False), (4, 2, False), (5, 3, False), (6, 4, True)])
         next(chain.wal.glob(f"{chain.segment(5)}.*")).unlink()
         with pytest.raises(RunError, match=r"000000010000000000000005 is missing .* until .*T12:02:00\.0+Z"):
-            plan(backups.directory, at, print)
-        assert plan(backups.directory, minutes(2), print).at == minutes(2)
+            plan(backups, at, print)
+        assert plan(backups, minutes(2), print).at == minutes(2)
 
     @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: data + b"!"])
     def test_names_a_segment_that_is_damaged(
@@ -98,17 +98,17 @@ class TestPlan:
         path = next(chain.wal.glob(f"{chain.segment(4)}.*"))
         path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(RunError, match=r"000000010000000000000004\.\S+ is not what was written.* until .*12:01:00"):
-            plan(backups.directory, None, print)
-        assert plan(backups.directory, minutes(1), print).at == minutes(1)
+            plan(backups, None, print)
+        assert plan(backups, minutes(1), print).at == minutes(1)
 
     def test_goes_no_further_than_the_archive_does(self, backups: BackupSettings) -> None:
         fabricated(backups, [(3, 1, False), (4, 2, True)])
         with pytest.raises(RunError, match=r"ends at 2026-11-22T12:02:00\.000000Z, before what was asked for\.$"):
-            plan(backups.directory, minutes(3), print)
+            plan(backups, minutes(3), print)
         with pytest.raises(RunError, match=r"earliest moment is 2026-11-22T12:00:00\.000000Z"):
-            plan(backups.directory, minutes(-1), print)
+            plan(backups, minutes(-1), print)
         with pytest.raises(RunError, match="`make wal` makes one"):
-            plan(backups.directory / "empty", None, print)
+            plan(replace(backups, directory=backups.directory / "empty"), None, print)
 
     def test_reads_what_a_part_has_become_when_the_log_is_archived_meanwhile(self, backups: BackupSettings) -> None:
         chain = fabricated(backups, [(3, 1, False), (4, 2, True)])
@@ -131,10 +131,10 @@ class TestPlan:
     def test_tells_of_a_gap_between_two_chains(self, backups: BackupSettings) -> None:
         first = fabricated(backups, [(3, 1, False), (4, 2, True)])
         second = fabricated(backups, [(9, 0, False), (10, 5, True)], at=minutes(10))
-        assert plan(backups.directory, minutes(2), print).chain == first
-        assert plan(backups.directory, minutes(15), print).chain == second
+        assert plan(backups, minutes(2), print).chain == first
+        assert plan(backups, minutes(15), print).chain == second
         with pytest.raises(RunError, match=r"ends at .*12:02:00\.000000Z.* It goes on at .*12:10:00\.000000Z"):
-            plan(backups.directory, minutes(5), print)
+            plan(backups, minutes(5), print)
 
 
 class TestRetention:
@@ -149,7 +149,7 @@ class TestRetention:
             "20261126T120000Z: base removed, 20261128T120000Z is old enough",
             "3 segments before 000000010000000000000006 removed",
         ]
-        assert plan(backups.directory, minutes(7 * DAY), print).base.finish_time == minutes(6 * DAY)
+        assert plan(backups, minutes(7 * DAY), print).base.finish_time == minutes(6 * DAY)
 
     def test_never_counts_a_damaged_base(self, backups: BackupSettings) -> None:
         chain = fabricated(backups, DAILY, bases=(4 * DAY, 6 * DAY))
@@ -161,12 +161,12 @@ class TestRetention:
         old = fabricated(backups, [(3, 1, False)])
         now = NOON + timedelta(days=20)
         young = fabricated(backups, [(9, 0, False)], at=NOON + timedelta(days=10), bases=())
-        assert list(remove_superseded(backups.directory, now, WEEK)) == []
+        assert list(remove_superseded(backups, now)) == []
         young = fabricated(backups, [(9, 0, False)], at=NOON + timedelta(days=11))
-        assert [said.split(":")[0] for said in remove_superseded(backups.directory, now, WEEK)] == [
+        assert [said.split(":")[0] for said in remove_superseded(backups, now)] == [
             old.folder.name, "20261202T120000Z"
         ]  # fmt: skip
-        assert [one.folder for one in chains(backups.directory)] == [young.folder]
+        assert [one.folder for one in chains(backups)] == [young.folder]
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-11-22", "2026-11-22T21:00:00", "2026-11-22T25:00:00Z"])
@@ -179,20 +179,36 @@ def test_a_moment_is_the_same_in_every_zone() -> None:
     assert parse_moment("2026-11-22T21:00:00Z") == parse_moment("2026-11-22 22:00:00+01:00")
 
 
-def test_gauges_grow_while_nothing_comes(backups: BackupSettings) -> None:
+def test_gauges_grow_while_nothing_comes_and_tell_what_is_no_backup(backups: BackupSettings) -> None:
     fabricated(backups, [(3, 1, False)])
+    (backups.directory / "20261122T130000Z").mkdir()
+    note_drill(backups, "moment")
     reader = InMemoryMetricReader()
     gauges = Gauges({}, backups, State(reach=NOON, lag=5), (reader,))
     found = reader.get_metrics_data()
     assert found
-    values = {one.name: one.data.data_points for one in found.resource_metrics[0].scope_metrics[0].metrics}
+    metrics = found.resource_metrics[0].scope_metrics[0].metrics
+    values = {
+        (one.name.removeprefix("storyloom."), *dict(point.attributes or {}).values()): point.value
+        for one in metrics
+        for point in one.data.data_points
+    }
     gauges.close()
-    assert values["storyloom.wal.behind"][0].value > 0
-    assert values["storyloom.wal.held"][0].value == 5
-    assert [point.attributes["kind"] for point in values["storyloom.backups.age"]] == ["base"]
+    assert 0 < values["wal.behind",] <= values["wal.reaches",] + 60
+    assert values["backups.age", "base"] > 0
+    assert 0 <= values["drills.age", "moment"] < 60
+    assert {key: value for key, value in values.items() if not key[0].endswith(("age", "behind", "reaches"))} == {
+        ("wal.held",): 5,
+        ("backups.size", "base"): len("files"),
+        ("backups.refused", "base"): 0,
+        ("backups.refused", "dump"): 1,
+        ("wal.failures", "log"): 0,
+        ("wal.failures", "base"): 0,
+    }
+    assert len(values) == 6 + 4
 
 
 def test_a_rewind_waits_for_the_stack_to_end(settings: Settings, backups: BackupSettings) -> None:
     fabricated(backups, [(3, 1, False), (4, 2, True)])
     with only_runner(settings.directory), pytest.raises(RunError, match="already runs"):
-        asyncio.run(rewind(settings, backups, None, {}))
+        asyncio.run(rewind(settings, backups, None))

@@ -158,6 +158,7 @@ class TestPods:
                 "INSTANCE",
                 "GATEWAY_ADDRESS",
                 "GATEWAY_METRICS_ADDRESS",
+                "GATEWAY_ADMIN_ADDRESS",
             }
 
     @pytest.mark.parametrize("name", SERVICES)

@@ -1,6 +1,7 @@
 """Moments: every change is archived as it is made, and the server comes back as it was at any of them."""
 
 import asyncio
+import base64
 import dataclasses
 import os
 import sys
@@ -15,8 +16,8 @@ import pyrage
 import pytest
 
 from deploy.backups.chain import chains, plan
+from deploy.backups.checks import looked_over
 from deploy.backups.drill import drill_moment
-from deploy.backups.looking import looked_over
 from deploy.backups.receiving import Receiver
 from deploy.backups.rewinding import recovered, rewind, unpack
 from deploy.backups.server import local_server, scratch_settings
@@ -26,13 +27,17 @@ from deploy.local.secrets import load_secrets, role_passwords
 from deploy.local.settings import ROOT, Settings
 from kit.catalog import lint
 from kit.migrations import REPLICATION, ROLES, bootstrap
+from kit.signing import Keyring
 from tests.postgres import Cluster, migrated
 from tests.profile import PROOF
+
+KEY = os.urandom(32)
 
 
 @pytest.fixture
 def backups(place: Path) -> BackupSettings:
-    return BackupSettings(place / "backups", timedelta(days=7), "", None, None, spool=place / "wal", wal_seconds=0.3)
+    kept, keys = place / "backups", Keyring(KEY)
+    return BackupSettings(kept, timedelta(days=7), "", None, None, spool=place / "wal", wal_seconds=0.3, keys=keys)
 
 
 @asynccontextmanager
@@ -43,7 +48,7 @@ async def receiving(backups: BackupSettings, cluster: Cluster) -> AsyncIterator[
     running = asyncio.create_task(receiver.run())
     try:
         async with asyncio.timeout(30):
-            while not any(chain.bases.all() for chain in chains(backups.directory)[-1:]) or not receiver.state.reach:
+            while not any(chain.bases.all() for chain in chains(backups)[-1:]) or not receiver.state.reach:
                 assert not running.done(), said
                 await asyncio.sleep(0.05)
         yield receiver
@@ -61,7 +66,7 @@ async def marking(cluster: Cluster, backups: BackupSettings) -> AsyncIterator[as
         yield admin
     finally:
         await admin.execute("DROP TABLE marks")
-        for chain in chains(backups.directory):
+        for chain in chains(backups):
             with suppress(asyncpg.UndefinedObjectError):
                 await admin.fetchval("SELECT pg_drop_replication_slot($1)", chain.slot)
         await admin.close()
@@ -127,9 +132,9 @@ class TestMoment:
                 moment = await archived(receiver, admin)
                 await admin.execute("INSERT INTO marks VALUES ('after')")
                 await archived(receiver, admin)
-            chain = chains(mine.directory)[-1]
+            chain = chains(mine)[-1]
             assert {one.read_bytes()[:21] for one in chain.wal.iterdir()} == {b"age-encryption.org/v1"}
-            way = plan(mine.directory, moment, print)
+            way = plan(mine, moment, print)
             assert len(way.pieces) >= 2
             with scratch_settings() as scratch:
                 unpack(way, mine, scratch)
@@ -152,7 +157,7 @@ class TestReceiver:
                     env=os.environ | environment(backups, cluster), cwd=ROOT, stdout=DEVNULL,
                 )  # fmt: skip
                 async with asyncio.timeout(60):
-                    while not (known := chains(backups.directory)) or not known[-1].bases.all():
+                    while not (known := chains(backups)) or not known[-1].bases.all():
                         await asyncio.sleep(0.05)
                 await admin.execute(f"INSERT INTO marks VALUES ('{round_}')")
                 await admin.fetchval("SELECT pg_switch_wal()")
@@ -162,10 +167,10 @@ class TestReceiver:
             await admin.fetchval("SELECT pg_switch_wal()")
             async with receiving(backups, cluster) as receiver:
                 moment = await archived(receiver, admin)
-            (chain,) = chains(backups.directory)
+            (chain,) = chains(backups)
             assert sorted(chain.pieces()) == list(range(min(chain.pieces()), max(chain.pieces()) + 1))
             with scratch_settings() as scratch:
-                way = plan(backups.directory, moment, print)
+                way = plan(backups, moment, print)
                 unpack(way, backups, scratch)
                 async with recovered(way, scratch) as admin_url:
                     assert await marks(admin_url) == {str(one) for one in range(5)}
@@ -176,16 +181,16 @@ class TestReceiver:
         async with marking(cluster, backups) as admin:
             async with receiving(backups, cluster) as receiver:
                 last = await archived(receiver, admin)
-            first = chains(backups.directory)[-1]
+            first = chains(backups)[-1]
             await admin.fetchval("SELECT pg_drop_replication_slot($1)", first.slot)
             lost: datetime = await admin.fetchval("SELECT clock_timestamp()")
             async with receiving(backups, cluster) as receiver:
                 later = await archived(receiver, admin)
-            assert len(chains(backups.directory)) == 2
-            assert plan(backups.directory, last, print).chain.folder == first.folder
-            assert plan(backups.directory, later, print).chain.folder != first.folder
+            assert len(chains(backups)) == 2
+            assert plan(backups, last, print).chain.folder == first.folder
+            assert plan(backups, later, print).chain.folder != first.folder
             with pytest.raises(RunError, match=r"The archive ends at .*, before what was asked for. It goes on at "):
-                plan(backups.directory, lost, print)
+                plan(backups, lost, print)
 
     async def test_begins_anew_when_the_server_could_not_keep_the_log_for_it(
         self, settings: Settings, backups: BackupSettings
@@ -203,7 +208,7 @@ class TestReceiver:
                 assert await admin.fetchval("SELECT wal_status FROM pg_replication_slots") == "lost"
                 async with receiving(backups, cluster) as receiver:
                     await archived(receiver, admin)
-        assert len(chains(backups.directory)) == 2
+        assert len(chains(backups)) == 2
 
     async def test_catches_up_when_the_archive_could_not_be_written(
         self, cluster: Cluster, backups: BackupSettings, place: Path
@@ -211,7 +216,7 @@ class TestReceiver:
         async with marking(cluster, backups) as admin:
             async with receiving(backups, cluster) as receiver:
                 await archived(receiver, admin)
-                wal = chains(backups.directory)[-1].wal
+                wal = chains(backups)[-1].wal
                 aside = wal.with_name("aside")
                 # No disk can be filled here: a folder that is gone fails at the same place.
                 wal.rename(aside)
@@ -223,13 +228,14 @@ class TestReceiver:
                 moment = await archived(receiver, admin)
             assert behind
             assert behind < moment
-            assert plan(backups.directory, moment, print).at == moment
+            assert plan(backups, moment, print).at == moment
 
 
 def environment(backups: BackupSettings, cluster: Cluster) -> dict[str, str]:
     return {
         "PYTHONPATH": str(ROOT / "gen"),
         "BACKUP_DIRECTORY": str(backups.directory),
+        "BACKUP_SIGNING_KEY": base64.urlsafe_b64encode(KEY).decode(),
         "BACKUP_SPOOL_DIRECTORY": str(backups.spool),
         "BACKUP_WAL_SECONDS": "1",
         "REPLICATION_DATABASE_URL": cluster.url(REPLICATION),
@@ -252,7 +258,7 @@ class TestRewind:
                 await admin.execute("INSERT INTO marks VALUES ('after')")
                 await archived(receiver, admin)
         assert await drill_moment(settings, backups, moment) == 0
-        assert await rewind(settings, backups, moment, passwords) == 0
+        assert await rewind(settings, backups, moment) == 0
         said = capsys.readouterr().out
         assert said.count("ok  ") == 10
         assert said.count("RPO") == said.count("RTO") == 2
@@ -260,7 +266,7 @@ class TestRewind:
             assert await marks(admin_url) == {"before"}
             # It is another server now: its log goes into a chain of its own.
             async with receiving(backups, Cluster(admin_url, passwords)):
-                assert [one.timeline for one in chains(backups.directory)] == [1, 2]
+                assert [one.timeline for one in chains(backups)] == [1, 2]
         (kept,) = settings.directory.glob("postgres_*")
         async with local_server(dataclasses.replace(settings, directory=moved(kept))) as admin_url:
             connected = await asyncpg.connect(admin_url)

@@ -16,7 +16,7 @@ from deploy.local.secrets import load_secrets, role_passwords
 from deploy.local.settings import Settings
 from kit.settings import SERVICES
 
-KEYS = ("SECRET_KEY", "KEY_ENCRYPTION_KEY", "AUDIT_KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY")
+KEYS = ("SECRET_KEY", "KEY_ENCRYPTION_KEY", "AUDIT_KEY_ENCRYPTION_KEY", "AUDIT_SIGNING_KEY", "BACKUP_SIGNING_KEY")
 
 
 def octets(text: str) -> bytes:
@@ -103,6 +103,7 @@ class TestEnvironments:
             assert (secrets["KEY_ENCRYPTION_KEY"] in text) == (service == "identity")
             assert (secrets["AUDIT_KEY_ENCRYPTION_KEY"] in text) == (service == "audit")
             assert (secrets["AUDIT_SIGNING_KEY"] in text) == (service == "audit")
+            assert secrets["BACKUP_SIGNING_KEY"] not in text
             assert secrets["GATEWAY_SECRET"] in text
             assert sum(json.loads(secrets[f"SERVICE_CREDENTIAL_{one.upper()}"])["d"] in text for one in SERVICES) == 1
         tool = json.dumps(made.tool())

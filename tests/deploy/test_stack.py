@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from deploy.local.control import Control, order
 from deploy.local.environment import Environments
 from deploy.local.errors import RunError
-from deploy.local.gateway import check_envoy, envoy, gateway_program
+from deploy.local.gateway import SHARED_MEMORY, check_envoy, envoy, forget_handover, gateway_program
 from deploy.local.postgres import make_private
 from deploy.local.processes import Say
 from deploy.local.secrets import load_secrets
@@ -140,16 +141,41 @@ class TestOrders:
 class TestGateway:
     def test_s_next_takes_over_the_port_and_after_a_death_begins_anew(self, settings: Settings) -> None:
         environments = Environments(settings, load_secrets(settings.directory / "secrets.env"), "postgresql://x@/x", {})
-        first, next_one = (gateway_program(settings, environments, epoch) for epoch in (0, 1))
+        make_private(settings.admin_directory)
+        try:
+            # As the first one writes it, when it has found a number that nobody has.
+            (settings.admin_directory / "base-id").write_text("4711")
+            first, next_one = (gateway_program(settings, environments, epoch) for epoch in (0, 1))
+        finally:
+            shutil.rmtree(settings.admin_directory)
         assert next_one.command.arguments[-2:] == ["--restart-epoch", "1"]
         assert next_one.anew is not None
         assert next_one.anew.arguments[-2:] == ["--restart-epoch", "0"]
-        # Each has its own files, the same place to meet, and no other checkout's.
+        # Each has its own files, and the same place to meet, which no other user of the machine knows or may enter.
         assert first.command.arguments[2] != next_one.command.arguments[2]
-        at = first.command.arguments.index("--base-id")
-        assert first.command.arguments[at : at + 4] == next_one.command.arguments[at : at + 4]
-        elsewhere = replace(settings, directory=settings.directory / "elsewhere")
-        assert gateway_program(elsewhere, environments, 0).command.arguments[at + 1] != first.command.arguments[at + 1]
+        assert next_one.command.arguments[3:5] == ["--base-id", "4711"]
+        for begins in (first.command, next_one.anew):
+            assert "--use-dynamic-base-id" in begins.arguments
+            assert "--base-id" not in begins.arguments
+        for one in (first.command, next_one.command):
+            at = one.arguments.index("--socket-path")
+            assert Path(one.arguments[at + 1]).parent == settings.admin_directory
+            assert one.arguments[at + 2 : at + 4] == ["--socket-mode", "600"]
+
+    def test_leaves_nothing_in_shared_memory(self, settings: Settings) -> None:
+        make_private(settings.admin_directory)
+        # Numbers of this process, as tests run side by side.
+        left, others = (SHARED_MEMORY / f"envoy_shared_memory_{os.getpid()}{nth}0" for nth in range(2))
+        try:
+            (settings.admin_directory / f"handover_parent_{os.getpid()}00").touch()
+            left.touch()
+            others.touch()
+            forget_handover(settings)
+            assert not left.exists()
+            assert others.exists()
+        finally:
+            others.unlink(missing_ok=True)
+            shutil.rmtree(settings.admin_directory)
 
 
 class TestAdministration:

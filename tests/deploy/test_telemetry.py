@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def our_metrics() -> Iterator[tuple[str, str, str]]:
                     yield kind, str(first.value), unit if unit in UNITS else ""
 
 
+@cache
 def of_services() -> set[str]:
     """The metrics of kit and services, as the collector's Prometheus exporter names them."""
     return set().union(*(exported(*one) for one in our_metrics()))
@@ -97,7 +99,7 @@ def of_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     api = Api.load(ROOT / "gen" / "descriptors.binpb")
     made = write(api, Settings.read(environment | {"ACCESS_LOG": ""}), folder)
     log = ("--log-path", str(folder / "envoy.log"))
-    process = subprocess.Popen([ENVOY, "-c", str(made), "--concurrency", "1", "--use-dynamic-base-id", *log])
+    process = subprocess.Popen([ENVOY, "-c", str(made), "--concurrency", "1", "--disable-hot-restart", *log])
     try:
         yield offered(f"http://127.0.0.1:{port}/openapi.json", f"http://127.0.0.1:{metrics}/stats/prometheus")
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -14,9 +15,10 @@ import pytest
 from deploy.admin.__main__ import main
 from deploy.backups.checks import catalog, isolation, proofs
 from deploy.local.errors import RunError
-from deploy.tenants.checking import as_setting
+from deploy.tenants.archive import SIGNATURE, SUMS
 from deploy.tenants.exporting import export
 from deploy.tenants.importing import bring_in
+from deploy.tenants.origin import as_text, public_of
 from deploy.tenants.tables import KEPT, LEFT_OUT, all_tables, connect
 from kit.ids import SYSTEM_TENANT
 from kit.migrations import ROLES, metadata_of
@@ -40,8 +42,8 @@ pytestmark = pytest.mark.timeout(600 if PROOF else 120)
 MOST_EMPTY = 6
 KEYS, TENANTS = "audit/subject_keys.csv", "identity/tenants.csv"
 # What sums over all learners are is worked out a moment after it changed.
-SUMS = ("pending_sums", "tenant_activity", "story_difficulties", "word_difficulties", "story_words")
-LATER = {"identity/tenants.csv", *(f"learning/{name}.csv" for name in SUMS)}
+TOTALS = ("pending_sums", "tenant_activity", "story_difficulties", "word_difficulties", "story_words")
+LATER = {"identity/tenants.csv", *(f"learning/{name}.csv" for name in TOTALS)}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ class TestLeaving:
         again = identity.with_name("again.age")
         await export(of(there), leaving.tenant_id, again, recipient=recipient)
         got = members(again, identity)
-        new = {"content/tags.csv", "content/tenant_settings.csv", TENANTS, "manifest.json", "SHA256SUMS", *LATER}
+        new = {"content/tags.csv", "content/tenant_settings.csv", TENANTS, "manifest.json", SUMS, SIGNATURE, *LATER}
         assert {name for name in wanted if got[name] != wanted[name] and not name.startswith("audit/")} <= new
         log = "audit/tree_leaves.csv"
         assert set(wanted[log].splitlines()) < set(got[log].splitlines())
@@ -170,7 +172,7 @@ class TestRefusals:
         mine = os.urandom(32)
         for _ in range(50):
             theirs = Signer(os.urandom(32))
-            told = as_setting(theirs.verifier_keys(SYSTEM_TENANT))
+            told = json.dumps(public_of(theirs.verifier_keys(SYSTEM_TENANT)))
             head = Head(SYSTEM_TENANT, 1, mine)
             known = Signer.of(base64.urlsafe_b64encode(mine).decode(), told)
             assert known.opened(theirs.sign(head)) == head
@@ -199,8 +201,8 @@ class TestPuttingBack:
         assert (told["slug"], told["files"], len(told["sha256"])) == (slug, 1, 64)
         wanted = members(archive)
         # Who was erased since goes again, whatever an archive says of its time.
-        said = json.loads(wanted["manifest.json"]) | {"snapshot_time": "2099-01-01T00:00:00+00:00"}
-        forged(archive, wanted | {"manifest.json": json.dumps(said).encode()})
+        said = json.loads(wanted["manifest.json"]) | {"snapshot_time": f"{datetime.now(UTC) + timedelta(hours=12)}"}
+        forged(archive, wanted | {"manifest.json": json.dumps(said).encode()}, of(school.stack).signer.keys)
         await self._goes_wrong(school, leaving, gone.id)
         assert await self.run(environment, "tenants", "import", str(archive), "--replace") == 2
         assert "suspended" in capfd.readouterr().err
@@ -252,6 +254,7 @@ class TestPuttingBack:
             assert logs[0].user_id == school.root.user_id
         told = dict(logs[0].new_values)
         assert 0 < told["signed_entries"] <= told["entries"]
+        assert told["key"] == as_text(of(school.stack).signer.keys.public[0])
         assert (await proofs(school.stack.cluster.superuser_url))[1] == []
 
 
