@@ -17,7 +17,7 @@ def clusters(settings: Settings, files: Path) -> list[dict[str, Any]]:
     if settings.tls is not None:
         for one in found:
             one["transport_socket"] = with_service(one["name"], files)
-    found += [_keys(), *([_administration(settings.admin)] if settings.metrics else [])]
+    found += [_keys(), *([_administration(settings.administration(files))] if settings.metrics else [])]
     if settings.collector:
         found.append({**_cluster("otlp", settings.collector), **_http2()})
     # Unmapped paths need a route that CORS applies to; the transcoder refuses them before they get here.

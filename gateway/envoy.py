@@ -4,8 +4,8 @@ The descriptors stay a file of their own: embedded, they would bury what a reade
 
 import argparse
 import os
-import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import yaml
 from gateway import openapi
 from gateway.clusters import clusters
 from gateway.descriptors import DESCRIPTORS, Api
-from gateway.lint import refuse_faults
+from gateway.lint import differences, faults
 from gateway.listeners import listeners, socket_at
 from gateway.routes import PAGE_FILES
-from gateway.settings import Settings
+from gateway.settings import OWN_SOCKET, Settings
 from gateway.tls import refuse_unusable, secrets
 from kit.tls import read_material
 
@@ -29,6 +29,7 @@ ADMIN_PATHS = ("/stats", "/healthcheck/", "/drain_listeners", "/clusters", "/ser
 
 def configuration(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
     """The bootstrap; `files` is the absolute folder of descriptors.binpb, openapi.json and the pages."""
+    admin = settings.administration(files)
     limits = {"ratelimit_enabled": 100, "ratelimit_enforced": 100}
     # The default of 100 is meant for expressions of strangers; these list our own RPCs, a few hundred of them.
     longest_expression = {"max_program_size": {"error_level": 20000, "warn_level": 20000}}
@@ -37,7 +38,7 @@ def configuration(api: Api, settings: Settings, files: Path) -> dict[str, Any]:
     return {
         "node": {"id": "storyloom-gateway", "cluster": "storyloom"},
         "admin": {
-            "address": socket_at(settings.admin) if isinstance(settings.admin, tuple) else _pipe(settings.admin),
+            "address": socket_at(admin) if isinstance(admin, tuple) else _pipe(admin),
             "allow_paths": [{"exact": "/ready"}, *({"prefix": path} for path in ADMIN_PATHS)],
         },
         "layered_runtime": {
@@ -96,19 +97,24 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
+def beside(api: Api, settings: Settings) -> dict[str, bytes]:
+    """What Envoy reads besides its configuration, by the name of the file."""
+    secret = {name: yaml.safe_dump(one, sort_keys=False).encode() for name, one in secrets(settings).items()}
+    pages = {name: (PAGES / name).read_bytes() for name in PAGE_FILES}
+    descriptors = {"descriptors.binpb": api.slim(), "keys.binpb": api.only(api.keys)}
+    return {**descriptors, "openapi.json": openapi.text(api).encode(), **pages, **secret}
+
+
 def write(api: Api, settings: Settings, out: Path) -> Path:
     """Fills the folder and returns the path of envoy.yaml in it."""
     files = out.resolve()
     files.mkdir(parents=True, exist_ok=True)
-    (files / "descriptors.binpb").write_bytes(api.slim())
-    openapi.write(api, files / "openapi.json")
-    for page in PAGE_FILES:
-        shutil.copyfile(PAGES / page, files / page)
-    (files / "keys.binpb").write_bytes(api.only(api.keys))
-    for name, secret in secrets(settings).items():
-        (files / name).write_text(yaml.safe_dump(secret, sort_keys=False))
+    if settings.admin is None:
+        _private((files / OWN_SOCKET).parent)
+    for name, text in beside(api, settings).items():
+        (files / name).write_bytes(text)
     content = configuration(api, settings, files)
-    refuse_faults(content, api)
+    _refuse("unsafe", faults(content, api))
     made = files / "envoy.yaml"
     made.unlink(missing_ok=True)
     # It holds the gateway's secret. Created with its final mode: at no moment can another user open it.
@@ -117,24 +123,49 @@ def write(api: Api, settings: Settings, out: Path) -> Path:
     return made
 
 
+def _private(folder: Path) -> None:
+    """Whoever connects to the administration may end limits: the way there is its owner's alone."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o700)
+
+
+def check(api: Api, settings: Settings, made: Path) -> None:
+    """ValueError says where the file, or one of those beside it, is not what these settings make of the protos."""
+    files = made.resolve().parent
+    changed = (name for name, text in beside(api, settings).items() if (files / name).read_bytes() != text)
+    _refuse("not that of these settings", (f"{name} is another" for name in changed))
+    text = made.read_bytes()
+    # Where a line ends is to Envoy another question than to us, beyond these: a remark could hide what it reads.
+    strange = {one for one in text if not (one == 0x0A or 0x20 <= one <= 0x7E)}
+    _refuse("not that of these settings", (f"it has the byte {one:#04x}" for one in sorted(strange)))
+    found = yaml.safe_load(text)
+    _refuse("not that of these settings", differences(found, configuration(api, settings, files)))
+    _refuse("unsafe", faults(found, api))
+
+
+def _refuse(what: str, found: Iterable[str]) -> None:
+    if told := "; ".join(found):
+        raise ValueError(f"the configuration is {what}: {told}")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="gateway.envoy", description=__doc__)
     wanted = arguments.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--out", type=Path, help="folder to write envoy.yaml and its files into")
-    wanted.add_argument("--check", type=Path, metavar="FILE", help="an envoy.yaml to look for faults in")
+    wanted.add_argument("--check", type=Path, metavar="FILE", help="an envoy.yaml that somebody may have changed")
     arguments.add_argument("--descriptors", type=Path, default=DESCRIPTORS, help="descriptor set of the protos")
     chosen = arguments.parse_args()
     try:
+        api, settings = Api.load(chosen.descriptors), Settings.read(os.environ)
         if chosen.check:
-            refuse_faults(yaml.safe_load(chosen.check.read_text()), Api.load(chosen.descriptors))
+            check(api, settings, chosen.check)
             return
-        settings = Settings.read(os.environ)
         if settings.tls is not None:
             read_material("gateway", settings.tls)
         if settings.public_tls is not None:
             refuse_unusable(settings.public_tls)
-        print(write(Api.load(chosen.descriptors), settings, chosen.out))
-    except ValueError as error:
+        print(write(api, settings, chosen.out))
+    except (ValueError, OSError, yaml.YAMLError) as error:
         sys.exit(f"gateway: {error}")
 
 

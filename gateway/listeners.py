@@ -10,6 +10,7 @@ from gateway.local_replies import local_reply_config
 from gateway.routes import PAGE_FILES, virtual_host
 from gateway.settings import Address, Settings
 from gateway.tls import with_clients
+from kit.settings import TRUSTED_HEADERS
 
 MANAGER = "envoy.filters.network.http_connection_manager"
 CONNECTION_MANAGER = (
@@ -152,8 +153,7 @@ def _receiving_limits(api: Api) -> dict[str, Any]:
 
 def _strip_untrusted() -> dict[str, Any]:
     """Before routing and every filter: nothing a client sends may arrive under a name that is trusted further in."""
-    trusted = ("x-tenant-id", "x-user-id", "x-gateway-secret", "x-envoy-original-path")
-    names = (*trusted, "traceparent", "tracestate", "baggage")
+    names = (*TRUSTED_HEADERS, "x-envoy-original-path", "traceparent", "tracestate", "baggage")
     mutations: list[dict[str, Any]] = [{"remove": name} for name in names]
     for regex in (PARSED_BY_GRPC, NO_METADATA):
         mutations.append({"remove_on_match": {"key_matcher": {"safe_regex": {"regex": regex}}}})

@@ -203,8 +203,8 @@ def _camel(name: str) -> str:
     return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
 
 
-def write(api: Api, path: Path) -> None:
-    path.write_text(json.dumps(Document(api).make(), indent=1, ensure_ascii=False) + "\n")
+def text(api: Api) -> str:
+    return json.dumps(Document(api).make(), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
@@ -212,7 +212,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, required=True, help="file to write the document into")
     arguments.add_argument("--descriptors", type=Path, default=DESCRIPTORS, help="descriptor set of the protos")
     chosen = arguments.parse_args()
-    write(Api.load(chosen.descriptors), chosen.out)
+    chosen.out.write_text(text(Api.load(chosen.descriptors)))
 
 
 if __name__ == "__main__":

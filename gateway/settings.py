@@ -9,6 +9,8 @@ from kit.settings import PORTS, TlsFiles, is_loopback, plaintext_refused
 
 Address = tuple[str, int]
 Addresses = tuple[Address, ...]
+# Of administration, unless told otherwise: within the folder that is written, in one for its owner alone.
+OWN_SOCKET = Path("administration/socket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Settings:
     listen: Address
     public_tls: PublicTls | None
     trusted_proxies: int
-    admin: Address | Path
+    admin: Address | Path | None
     metrics: Address | None
     services: Mapping[str, Addresses]
     collector: Addresses
@@ -48,7 +50,7 @@ class Settings:
             listen=_listen(environment, encrypted=bool(public or proxies)),
             public_tls=public,
             trusted_proxies=proxies,
-            admin=_admin(environment, "GATEWAY_ADMIN_ADDRESS", "127.0.0.1:9901"),
+            admin=_admin("GATEWAY_ADMIN_ADDRESS", environment.get("GATEWAY_ADMIN_ADDRESS", "")),
             metrics=_metrics(environment.get("GATEWAY_METRICS_ADDRESS", "")),
             services={
                 name: _addresses(environment, f"{name.upper()}_ADDRESS", f"127.0.0.1:{port}", tls)
@@ -66,6 +68,10 @@ class Settings:
             tls=tls,
             secret=environment.get("GATEWAY_SECRET", ""),
         )
+
+    def administration(self, files: Path) -> Address | Path:
+        """Where administration listens; `files` is the folder that is written."""
+        return self.admin or files / OWN_SOCKET
 
 
 def _tls(environment: Mapping[str, str]) -> TlsFiles | None:
@@ -108,9 +114,10 @@ def _metrics(address: str) -> Address | None:
     return _split("GATEWAY_METRICS_ADDRESS", address) if address else None
 
 
-def _admin(environment: Mapping[str, str], name: str, default: str) -> Address | Path:
+def _admin(name: str, text: str) -> Address | Path | None:
     """Whoever reaches it may change the limits and stop the gateway: so nobody from another machine."""
-    text = environment.get(name, default)
+    if not text:
+        return None
     if not text.startswith("unix:"):
         found = _split(name, text)
         if not is_loopback(text):

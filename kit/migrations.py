@@ -263,13 +263,25 @@ def _migrate(
     tried(service, migrate)
 
 
-def statements(service: str, revisions: str, *, down: bool = False, also: Path | None = None) -> str:
-    """The SQL of the migrations from one revision to another, as `base:202611220900`."""
+class Executed(io.StringIO):
+    """Keeps apart what Alembic writes at once: what would be executed at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.each.append(text)
+        return super().write(text)
+
+
+def statements(service: str, revisions: str, *, down: bool = False, also: Path | None = None) -> list[str]:
+    """The SQL of the migrations from one revision to another, as `base:202611220900`: whatever is executed at once."""
     made = config(service, "", also=also)
-    made.output_buffer = io.StringIO()
+    made.output_buffer = executed = Executed()
     made.attributes["limits"] = LIMITS | IN_USE
     (command.downgrade if down else command.upgrade)(made, revisions, sql=True)
-    return made.output_buffer.getvalue()
+    return executed.each
 
 
 async def current(service: str, url: str) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from typing import Any, Self
 SERVICES = ("identity", "content", "learning", "assessment", "audit")
 # Below 32768, where Linux begins to hand out ports to outgoing connections.
 PORTS = {name: 7101 + nth for nth, name in enumerate(SERVICES)}
+# What services believe of a call: the gateway takes these from what clients send, and says them itself.
+TRUSTED_HEADERS = ("x-tenant-id", "x-user-id", "x-gateway-secret", "x-envoy-external-address")
 # What may be between a service and its database.
 POOLERS = ("", "transaction")
 

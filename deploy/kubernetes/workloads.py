@@ -15,7 +15,7 @@ TLS = {name: f"/run/tls/{file}" for name, file in (("CERTIFICATE", "tls.crt"), (
 DRAIN_DELAY, LONGEST_CALL = 5, 30
 DRAIN_GRACE = LONGEST_CALL
 # The other way round: until a new pod is known. The gateway asks for names every five seconds, services when they lose
-# a connection.
+# a connection, which lasts five minutes at most.
 READY_SECONDS = 10
 METRICS = 9902
 REPLICAS, MOST_REPLICAS = 2, 6
@@ -112,7 +112,8 @@ def configuration(shared: Resource, tls: Resource) -> Resource:
         "command": ["python", "-m", "gateway.envoy", "--out", "/gateway"],
         "env": [
             {"name": "GATEWAY_ADDRESS", "value": "0.0.0.0:8080"},
-            # Administration stays where it is by default: on the pod's own loopback, for `drain`.
+            # The pod's own loopback, where nobody but Envoy is: the shell that drains it cannot speak to a socket file.
+            {"name": "GATEWAY_ADMIN_ADDRESS", "value": "127.0.0.1:9901"},
             {"name": "GATEWAY_METRICS_ADDRESS", "value": f"0.0.0.0:{METRICS}"},
         ],
         "envFrom": [{"configMapRef": {"name": "storyloom"}}, {"secretRef": {"name": "storyloom-gateway"}}],

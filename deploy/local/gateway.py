@@ -1,7 +1,6 @@
 """The gateway as a program that hands its port over to the next one, and whether it answers."""
 
 import asyncio
-import hashlib
 import json
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE
@@ -19,8 +18,6 @@ from .processes import Command, Program
 from .settings import Address, Settings, UnixAddress
 
 PAUSE = 0.05
-# What Envoy multiplies by ten and takes for an unsigned number of 32 bits.
-MOST_BASE_ID = 2**32 // 10
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux has it
 # In turn, so that the one that runs keeps its own files whatever becomes of the next.
 FOLDERS = ("gateway", "gateway-next")
@@ -60,7 +57,7 @@ def gateway_program(settings: Settings, environments: Environments, epoch: int) 
     file = configuration(settings, epoch) / "envoy.yaml"
 
     def command(number: int) -> Command:
-        arguments = [str(envoy()), "-c", str(file), *_hot_restart(settings), "--restart-epoch", str(number)]
+        arguments = [str(envoy()), "-c", str(file), *_hot_restart(settings, number), "--restart-epoch", str(number)]
         return Command(arguments, environments.tool(), settings.root)
 
     return Program(
@@ -83,29 +80,25 @@ def validation(settings: Settings, environments: Environments, epoch: int) -> Co
 
 
 def forget_handover(settings: Settings) -> None:
-    """Removes what Envoy leaves behind in shared memory."""
-    for file in _shared_memory(settings):
+    """Removes what Envoy leaves behind in shared memory, by the names of the sockets that it leaves beside it."""
+    for socket in settings.admin_directory.glob("handover_parent_*"):
         with suppress(OSError):
-            file.unlink()
+            (SHARED_MEMORY / f"envoy_shared_memory_{socket.name.rpartition('_')[2]}").unlink()
 
 
-def _hot_restart(settings: Settings) -> Iterator[str]:
-    """One number and one place of sockets for each checkout: several may run on a machine."""
-    yield from ("--concurrency", "1", "--log-level", "warning")
-    yield from ("--base-id", str(_base_id(settings)), "--socket-path", str(settings.admin_directory / "handover"))
-    yield from ("--socket-mode", "600", "--drain-strategy", "immediate")
+def _hot_restart(settings: Settings, epoch: int) -> Iterator[str]:
+    """Where the next Envoy finds the one that runs: sockets in a directory of our own, and the number of a piece of
+    shared memory. With a number that another user knows before, he takes its name first, and Envoy does not start."""
+    chosen = settings.admin_directory / "base-id"
+    if epoch:
+        yield from ("--base-id", chosen.read_text())
+    else:
+        yield from ("--use-dynamic-base-id", "--base-id-path", str(chosen))
+    yield from ("--socket-path", str(settings.admin_directory / "handover"), "--socket-mode", "600")
+    yield from ("--concurrency", "1", "--log-level", "warning", "--drain-strategy", "immediate")
     # Connections are told to end with their next answer; what takes longer has until the old one goes.
     drain = settings.gateway_drain
     yield from ("--drain-time-s", str(max(1, drain // 2)), "--parent-shutdown-time-s", str(drain))
-
-
-def _base_id(settings: Settings) -> int:
-    digest = hashlib.sha256(str(settings.directory).encode()).digest()
-    return int.from_bytes(digest[:4], "big") % MOST_BASE_ID
-
-
-def _shared_memory(settings: Settings) -> list[Path]:
-    return list(SHARED_MEMORY.glob(f"envoy_shared_memory_{_base_id(settings)}[0-9]"))
 
 
 async def until_healthy(settings: Settings, service: str) -> None:

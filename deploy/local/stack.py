@@ -85,8 +85,8 @@ class Stack:
             self.settings.socket_directory.rmdir()
         if any(child.program.name == "gateway" for child in self.children):
             # Envoy leaves its sockets behind; started, it had a directory that is our own.
-            shutil.rmtree(self.settings.admin_directory, ignore_errors=True)
             forget_handover(self.settings)
+            shutil.rmtree(self.settings.admin_directory, ignore_errors=True)
 
     async def _stop(self, *kinds: str) -> None:
         await asyncio.gather(*(child.stop(GRACE) for child in self.children if child.program.kind in kinds))

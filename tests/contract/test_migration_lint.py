@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.contract.tree import ROOT, nothing
-from tools.lint_migrations import SETTLED, problems
+from tools.lint_migrations import SETTLED, problems, split
 
 FILE = '''
 """A change."""
@@ -47,6 +47,18 @@ PERMITTED = (
     f"-- squawk-ignore ban-drop-column\nALTER TABLE {TABLE} DROP COLUMN sense",
 )
 
+# Each is one, whatever it holds.
+STATEMENTS = (
+    "DO $$ BEGIN PERFORM 1; PERFORM 2; END $$",
+    "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $body$ BEGIN x := '$$'; RETURN new; END $body$",
+    "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
+    "CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT (2); SELECT 3)",
+    "COMMENT ON TABLE t IS 'it''s; --'",
+    r"COMMENT ON TABLE t IS E'it\'s; here'",
+    'ALTER TABLE "a;""b" ADD COLUMN a$b$c int',
+    "-- first; this\nALTER TABLE t /* a; /* b; */ c; */ ADD COLUMN x int",
+)
+
 
 def executed(*statements: str) -> str:
     return "; ".join(f"op.execute({one!r})" for one in statements)
@@ -84,6 +96,17 @@ class TestStatements:
             f"ALTER TABLE {TABLE} VALIDATE CONSTRAINT ck",
         )
         assert "in the same transaction" in found(tmp_path, both)[0]
+
+    def test_that_share_a_text_are_refused(self, tmp_path: Path) -> None:
+        both = f"ALTER TABLE {TABLE} ADD COLUMN rank smallint;\n\nALTER TABLE {TABLE} ADD COLUMN place smallint;"
+        (one,) = found(tmp_path, executed(both))
+        assert one.startswith("content.2027_01_01_0000_change.upgrade: a second statement in one text")
+        assert one.endswith("ADD COLUMN place smallint\n")
+
+    def test_are_told_apart_as_postgresql_does(self) -> None:
+        for one in STATEMENTS:
+            assert split(one) == split(f"{one};\n; -- no more;\n") == [one]
+        assert split("; ".join(STATEMENTS)) == list(STATEMENTS)
 
     def test_of_the_kit_are_permitted(self, tmp_path: Path) -> None:
         up = 'build_index("content", "ix", "vocabularies (tenant_id, level)");'

@@ -14,7 +14,6 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deploy.backups.server import scratch_server
 from deploy.certificates import Authority, Issued, make
 from gateway.envoy import write
 from gateway.settings import Settings as GatewaySettings
@@ -25,7 +24,7 @@ from storyloom.content.v1.courses_pb2_grpc import CourseServiceStub
 from storyloom.learning.v1 import enrollments_pb2
 from storyloom.learning.v1.enrollments_pb2_grpc import EnrollmentServiceStub
 from tests.contract import api
-from tests.postgres import Cluster, migrated
+from tests.postgres import Cluster, empty_server, migrated
 from tests.stack import PASSWORD, School, Stack, found_school, free_port
 
 pytestmark = pytest.mark.slow
@@ -92,7 +91,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 async def secured(certificates: Path) -> AsyncIterator[TlsStack]:
     """All five services over TLS, on a cluster of their own."""
-    async with scratch_server() as admin_url:
+    async with empty_server() as admin_url:
         with pytest.MonkeyPatch.context() as monkeypatch:
             running = TlsStack(await migrated(admin_url), certificates)
             await running.start(monkeypatch)
@@ -117,7 +116,7 @@ def start_envoy(
         environment = secured.environments["identity"] | tls_settings(certificates / "gateway") | changes
         environment |= {"GATEWAY_ADDRESS": f"127.0.0.1:{port}", "GATEWAY_ADMIN_ADDRESS": f"unix:{folder}/admin.sock"}
         made = write(api.api(), GatewaySettings.read(environment | {"ACCESS_LOG": ""}), folder)
-        options = ("--concurrency", "1", "--use-dynamic-base-id", "--log-path", str(folder / "envoy.log"))
+        options = ("--concurrency", "1", "--disable-hot-restart", "--log-path", str(folder / "envoy.log"))
         started.append(subprocess.Popen([ENVOY, "-c", str(made), *options]))
         return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
 

@@ -179,7 +179,7 @@ async def running(
     # JSON is YAML too, and quicker.
     made = folder / "envoy.json"
     made.write_text(json.dumps(content))
-    options = ["--concurrency", "1", "--use-dynamic-base-id", "--log-path", str(folder / "envoy.log")]
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-path", str(folder / "envoy.log")]
     options += ["--file-flush-interval-msec", "50"]
     process = subprocess.Popen([ENVOY, "-c", str(made), *options])  # noqa: ASYNC220  # it is there at once
     url = f"https://localhost:{port}" if "GATEWAY_TLS_KEY" in environment else f"http://127.0.0.1:{port}"

@@ -44,7 +44,7 @@ async def web(api: Api, stack: Stack, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def started(configuration: Path, log: Path) -> "subprocess.Popen[bytes]":
-    options = ("--concurrency", "1", "--use-dynamic-base-id", "--log-path", str(log))
+    options = ("--concurrency", "1", "--disable-hot-restart", "--log-path", str(log))
     return subprocess.Popen([ENVOY, "-c", str(configuration), *options])
 
 

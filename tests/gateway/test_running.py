@@ -16,7 +16,7 @@ import pytest
 from gateway.descriptors import Api
 from gateway.envoy import PAGES, write
 from gateway.routes import PAGE_FILES, content_security_policy
-from gateway.settings import Settings
+from gateway.settings import OWN_SOCKET, Settings
 
 ENVOY = Path(sys.executable).parent / "envoy"
 
@@ -38,11 +38,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gateway(api: Api, folder: Path) -> Iterator[httpx.Client]:
     """A running Envoy whose services are all down."""
     port, nobody = free_port(), f"127.0.0.1:{free_port()}"
-    environment = {"GATEWAY_ADDRESS": f"127.0.0.1:{port}", "GATEWAY_ADMIN_ADDRESS": f"unix:{folder}/admin.sock"}
+    environment = {"GATEWAY_ADDRESS": f"127.0.0.1:{port}"}
     environment |= {f"{name}_ADDRESS": nobody for name in ("IDENTITY", "CONTENT", "LEARNING", "ASSESSMENT", "AUDIT")}
     made = write(api, Settings.read(environment | {"ACCESS_LOG": ""}), folder)
     log = ("--log-path", str(folder / "envoy.log"))
-    process = subprocess.Popen([ENVOY, "-c", str(made), "--concurrency", "1", "--use-dynamic-base-id", *log])
+    process = subprocess.Popen([ENVOY, "-c", str(made), "--concurrency", "1", "--disable-hot-restart", *log])
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
             for _ in range(100):
@@ -113,8 +113,8 @@ class TestRunningGateway:
         assert reason(answer) in ("INVALID_TOKEN", "DEPENDENCY_UNAVAILABLE")
 
     def test_is_administered_by_its_owner_alone(self, gateway: httpx.Client, folder: Path) -> None:
-        administration = folder / "admin.sock"
-        assert stat.S_IMODE(administration.stat().st_mode) == 0o600
+        administration = folder / OWN_SOCKET
+        assert [stat.S_IMODE(one.stat().st_mode) for one in (administration, administration.parent)] == [0o600, 0o700]
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(administration)), base_url="http://gateway") as admin:
             assert admin.get("/ready").status_code == 200
             assert admin.get("/config_dump").status_code == 403
