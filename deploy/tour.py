@@ -18,7 +18,6 @@ from deploy.local.settings import Settings, read_settings
 from deploy.rest import Rest, RestError
 
 SLUG = "tran-bong-trong-mua"
-START_SECONDS = 180.0
 EVENT_SECONDS = 5.0
 
 

@@ -71,13 +71,13 @@ def keep_others_out(connection: Connection, service: str) -> None:
     connection.commit()
 
 
-def build_index(schema: str, name: str, on: str, *, unique: bool = False) -> None:
+def build_index(schema: str, name: str, on: str) -> None:
     """Builds an index of a table that is in use: `build_index("content", "ix_words_tenant_id_rank", "words (tenant_id,
     rank)")`. One that is there but not whole was broken off: it is built anew."""
     with _in_no_transaction(), _patiently():
         if _offline() or _found(f"pg_index WHERE indexrelid = to_regclass('{schema}.{name}') AND NOT indisvalid"):
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.{name}")
-        op.execute(f"CREATE {'UNIQUE ' * unique}INDEX CONCURRENTLY IF NOT EXISTS {name} ON {schema}.{on}")
+        op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {schema}.{on}")
 
 
 def drop_index(schema: str, name: str) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DIALECT: Any = make_url("postgresql+asyncpg://").get_dialect()()
 POOL_TIMEOUT_SECONDS = 2.0
+MOST_SHAPES = 500
 
 
 class Row(asyncpg.Record):
@@ -71,9 +72,8 @@ class Shapes:
     # Of all in the process.
     tally = Tally()
 
-    def __init__(self, *, most: int = 500) -> None:
+    def __init__(self) -> None:
         self._known: dict[Any, str] = {}
-        self._most = most
 
     async def fetch(
         self, session: "ReadSession", shape: Any, build: Callable[[], Select[Any]], values: Mapping[str, Any]
@@ -85,7 +85,7 @@ class Shapes:
             self.tally.hits += 1
         else:
             self.tally.misses += 1
-            if len(self._known) >= self._most:
+            if len(self._known) >= MOST_SHAPES:
                 self._known.clear()
             self._known[key] = prepared(build(), "tenant", *values)
         return await session.fetch(self._known[key], *values.values())

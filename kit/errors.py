@@ -1,17 +1,16 @@
 """The platform's exceptions, and their gRPC statuses both ways: the only place that knows status codes.
 
 StoryloomError
-├── InvalidArgument      ├── FailedPrecondition    ├── Unavailable
-├── Unauthenticated      ├── Aborted               ├── DeadlineExceeded
-├── PermissionDenied     ├── ResourceExhausted     ├── Cancelled
-├── NotFound             ├── Unimplemented         └── Internal
-└── AlreadyExists
+├── InvalidArgument      ├── AlreadyExists         ├── Unavailable
+├── Unauthenticated      ├── FailedPrecondition    ├── DeadlineExceeded
+├── PermissionDenied     ├── Aborted               ├── Cancelled
+└── NotFound             └── ResourceExhausted     └── Internal
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import asyncpg
 import grpc
@@ -27,6 +26,7 @@ from storyloom.type.v1.errors_pb2 import ErrorReason
 DOMAIN = "storyloom"
 MOST_VIOLATIONS, LONGEST_TEXT = 20, 200
 REASONS = frozenset(ErrorReason.keys())
+Row = TypeVar("Row")
 
 
 class StoryloomError(Exception):
@@ -126,11 +126,6 @@ class Cancelled(StoryloomError):
     default_reason = ErrorReason.CALL_CANCELLED
 
 
-class Unimplemented(StoryloomError):
-    code = grpc.StatusCode.UNIMPLEMENTED
-    default_reason = ErrorReason.UNKNOWN_METHOD
-
-
 class Internal(StoryloomError):
     """What happened is in the log, never in the answer."""
 
@@ -139,6 +134,23 @@ class Internal(StoryloomError):
 
     def __init__(self) -> None:
         super().__init__("The platform failed; the request id finds the cause in its logs.")
+
+
+def existing(row: Row | None, resource: str, *, also_deleted: bool = True) -> Row:
+    """What a query found; NotFound when that is nothing, or is soft-deleted and such do not count."""
+    if row is None or (not also_deleted and row.deleted_at is not None):  # type: ignore[attr-defined]
+        raise NotFound(resource)
+    return row
+
+
+def wrong_state(message: str, state: str, **metadata: str) -> FailedPrecondition:
+    """The refusal for the state that something is in."""
+    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state, **metadata})
+
+
+def reference_not_found(message: str, **metadata: str) -> FailedPrecondition:
+    """The refusal for a reference to what is not there."""
+    return FailedPrecondition(message, reason=ErrorReason.REFERENCE_NOT_FOUND, metadata=metadata)
 
 
 BY_CODE: dict[grpc.StatusCode, type[StoryloomError]] = {

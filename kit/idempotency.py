@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from kit.call import current_call
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.errors import InvalidArgument, wrong_state
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class Key:
                     "The idempotency key was used for a different request.", reason=ErrorReason.IDEMPOTENCY_KEY_REUSED
                 )
             if first["response"] is None:
-                raise FailedPrecondition(
+                raise wrong_state(
                     "The call took effect before; its answer is forgotten, because somebody's data were erased since.",
-                    metadata={"state": "answer_forgotten"},
+                    "answer_forgotten",
                 )
             raise Replay(_sealer().open(first["response"].decode(), self.id.bytes))
         if self.id.bytes[-1] < 4:

@@ -104,6 +104,14 @@ def check_etag(entity: Resource, etag: str) -> None:
         raise Aborted("The resource was changed meanwhile; read it again.", reason=ErrorReason.STALE_ETAG)
 
 
+def set_times(message: Any, row: Any) -> None:
+    """Says in its message when a resource that can be deleted was made, changed and, if it was, deleted."""
+    message.create_time.FromDatetime(row.created_at)
+    message.update_time.FromDatetime(row.updated_at)
+    if row.deleted_at:
+        message.delete_time.FromDatetime(row.deleted_at)
+
+
 def metadata(service: str, *, jobs: bool = False) -> MetaData:
     """A service's metadata: its schema, the naming convention, and the tables the kit needs in each service, with one
     more where there are jobs."""

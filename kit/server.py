@@ -33,7 +33,7 @@ from kit.pipeline import Method, Pipeline, grpc_handler
 from kit.settings import Settings, SettingsError
 from kit.subjects import Show, SubjectService
 from kit.telemetry import Telemetry, log_as_json
-from kit.tls import Tls, open_port, server_options
+from kit.tls import Tls, open_port
 from kit.trust import Trust, remote_trust
 from storyloom.event.v1.events_pb2_grpc import EventInboxServiceStub
 
@@ -50,6 +50,11 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 )
+
+# Whoever has to connect again asks for the addresses of a name again, and so finds the processes that were added; and
+# shows a certificate again: one that has expired since is good for no longer than this. What a connection has begun
+# comes to its end.
+CONNECTION_SECONDS = 300
 
 
 class Service:
@@ -130,7 +135,7 @@ class Service:
         await self.db.check_role()
         pipeline = self._pipeline()
         self._measure(pipeline)
-        self._server = grpc.aio.server(options=(*OPTIONS, *server_options(self.tls)))
+        self._server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_connection_age_ms", CONNECTION_SECONDS * 1000)))
         names = [self._register(one, pipeline) for one in self._servicers]
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -24,8 +24,6 @@ Option = tuple[str, Any]
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 LOOK_SECONDS = 1.0
-# A certificate is looked at when its connection begins: one that has expired since is good for no longer than this.
-CONNECTION_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +111,6 @@ def open_port(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
     if tls is None:
         return int(server.add_insecure_port(address))
     return int(server.add_secure_port(address, tls.server_credentials()))
-
-
-def server_options(tls: Tls | None) -> Sequence[Option]:
-    """What a server needs besides its port."""
-    return (("grpc.max_connection_age_ms", CONNECTION_SECONDS * 1000),) if tls else ()
 
 
 def channel_to(name: str, address: str, material: Material | None, options: Sequence[Option]) -> grpc.aio.Channel:

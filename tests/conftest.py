@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 
-from deploy.backups.server import scratch_server
 from tests.pgbouncer import ASKED_FOR, pgbouncer
-from tests.postgres import Cluster, migrated
+from tests.postgres import Cluster, empty_server, migrated
 from tests.running import Running, running_platform
 from tests.stack import School, Stack, found_school
 
@@ -46,7 +45,7 @@ def platform() -> Iterator[Running]:
 @pytest.fixture(scope="session")
 async def cluster() -> AsyncIterator[Cluster]:
     """A migrated cluster of this worker's own."""
-    async with scratch_server() as admin_url:
+    async with empty_server() as admin_url:
         found = await migrated(admin_url)
         if not ASKED_FOR:
             yield found

@@ -2,11 +2,25 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from deploy.backups.server import local_server, scratch_settings
 from kit import migrations
 from kit.settings import SERVICES
 from tests.pgbouncer import through
+
+# What a machine loses that goes down with it: none comes up again to ask for this data.
+FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
+
+
+@asynccontextmanager
+async def empty_server() -> AsyncIterator[str]:
+    """The administrator's URL of a server with nothing in it, which is gone afterwards."""
+    with scratch_settings() as settings:
+        async with local_server(settings, FORGETFUL) as admin_url:
+            yield admin_url
 
 
 @dataclass(frozen=True, slots=True)

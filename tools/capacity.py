@@ -12,7 +12,7 @@ from typing import Any
 from kit.settings import SERVICES
 
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "growth.json"
-DAY, YEAR = 86_400, 365
+YEAR = 365
 # What goes by itself, and after how many days; the queues are empty but for moments.
 KEPT_DAYS = {"inbox": 30, "idempotency_keys": 1, "sessions": 30, "refresh_tokens": 30, "outbox": 0, "tree_queue": 0}
 POOL = 8

@@ -10,6 +10,8 @@ from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, ReadSession, WriteSession
+from kit.enums import stored_name
+from kit.errors import wrong_state
 from kit.ids import new_id
 from kit.models import check_etag, now
 from kit.pagination import Page
@@ -74,7 +76,7 @@ class AttemptService:
 
     async def ListAttempts(self, request: ListAttemptsRequest, context: Any) -> ListAttemptsResponse:
         page, at = Page.of(request), now()
-        state = AttemptState.Name(request.state).removeprefix("ATTEMPT_STATE_").lower() if request.state else ""
+        state = stored_name(AttemptState, request.state)
         async with self.db.read() as session:
             rows, token = await queries.list_attempts(
                 session, page, quiz_id=request.quiz_id, user_id=request.user_id, state=state, at=at
@@ -88,7 +90,7 @@ class AttemptService:
             if attempt.state_at(at) == EXPIRED:
                 raise rules.not_allowed("The deadline of the attempt has passed.")
             if attempt.state != OPEN:
-                raise rules.wrong_state("The attempt is over.", attempt.state)
+                raise wrong_state("The attempt is over.", attempt.state)
             check_etag(cast(Any, attempt), request.etag)
             answers = rules.answered(attempt.items, request.responses)
             attempt.answer(answers)
@@ -147,7 +149,7 @@ async def close(session: WriteSession, attempt: Taking, answers: Mapping[UUID, l
     outbox.publish(session, "attempt", attempt.id, graded_event(attempt, at))
 
 
-def graded_event(attempt: Taking, at: datetime, *, regraded: bool = False) -> AttemptGraded:
+def graded_event(attempt: Taking, at: datetime) -> AttemptGraded:
     """Tells of the result that the attempt was given."""
     result = attempt.result
     assert result is not None  # noqa: S101  # told of graded ones only
@@ -161,7 +163,6 @@ def graded_event(attempt: Taking, at: datetime, *, regraded: bool = False) -> At
         max_score=rules.plain(result.max_score),
         percent=rules.plain(result.percent),
         passed=result.passed,
-        regraded=regraded,
         score_hidden=rules.hides_score(attempt.review_policy),
     )
     event.grade_time.FromDatetime(at)

@@ -7,9 +7,8 @@ from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
 
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.errors import InvalidArgument, wrong_state
 from services.assessment.bodies import Violation
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 Thing = TypeVar("Thing")
 
@@ -89,11 +88,7 @@ def asked(seed: UUID, slots: Sequence[Slot], *, shuffle: bool) -> list[Pick]:
     for number, slot in enumerate(slots):
         for _ in range(slot.count):
             if not _take(number, orders, taken, {number}):
-                raise FailedPrecondition(
-                    "The bank has too few questions for the quiz.",
-                    reason=ErrorReason.WRONG_STATE,
-                    metadata={"state": "too_few_questions"},
-                )
+                raise wrong_state("The bank has too few questions for the quiz.", "too_few_questions")
     picks = [
         pick for number, order in enumerate(orders) for pick in order if taken.get(pick.question_id) == number
     ]

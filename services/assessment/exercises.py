@@ -11,12 +11,14 @@ from kit.access import require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database
-from kit.models import check_etag, now
+from kit.enums import stored_name
+from kit.errors import wrong_state
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.assessment import models
 from services.assessment.lessons import check_lesson
 from services.assessment.queries import exercises as queries
-from services.assessment.rules import DRAFT, moved, wrong_state
+from services.assessment.rules import DRAFT, moved
 from storyloom.assessment.v1 import exercises_pb2
 from storyloom.assessment.v1.exercises_pb2 import (
     ArchiveExerciseRequest,
@@ -59,7 +61,7 @@ class ExerciseService:
 
     async def ListExercises(self, request: ListExercisesRequest, context: Any) -> ListExercisesResponse:
         page = Page.of(request)
-        status = ExerciseStatus.Name(request.status).removeprefix("EXERCISE_STATUS_").lower() if request.status else ""
+        status = stored_name(ExerciseStatus, request.status)
         async with self.db.read() as session:
             rows, token = await queries.list_exercises(session, page, lesson_id=request.lesson_id, status=status)
         return ListExercisesResponse(exercises=[exercise_to_proto(row, "") for row in rows], next_page_token=token)
@@ -145,8 +147,5 @@ def exercise_to_proto(exercise: Any, passage: str) -> Exercise:
         author_id=str(exercise.author_id),
         etag=str(exercise.revision),
     )
-    message.create_time.FromDatetime(exercise.created_at)
-    message.update_time.FromDatetime(exercise.updated_at)
-    if exercise.deleted_at:
-        message.delete_time.FromDatetime(exercise.deleted_at)
+    set_times(message, exercise)
     return message

@@ -10,7 +10,7 @@ from kit.access import may, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition
+from kit.errors import FailedPrecondition, reference_not_found
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.assessment import models, rules
@@ -28,7 +28,6 @@ from storyloom.assessment.v1.extensions_pb2 import (
 )
 from storyloom.identity.v1.access_pb2 import GetUserSummariesRequest
 from storyloom.identity.v1.access_pb2_grpc import AccessServiceStub
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 WRITABLE = ("extra_time", "extra_attempts", "close_time", "reason")
 
@@ -102,11 +101,7 @@ class ExtensionService:
 
 
 def _missing(kind: str, missing: UUID) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"There is no such {kind}.",
-        reason=ErrorReason.REFERENCE_NOT_FOUND,
-        metadata={"field": f"extension.{kind}_id", "id": str(missing)},
-    )
+    return reference_not_found(f"There is no such {kind}.", field=f"extension.{kind}_id", id=str(missing))
 
 
 async def _apply(session: WriteSession, extension: models.Extension, quiz: Any) -> None:

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from kit.errors import FailedPrecondition, NotFound, PermissionDenied
+from kit.errors import NotFound, PermissionDenied, reference_not_found
 from storyloom.content.v1.lessons_pb2 import GetLessonRequest
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 
 async def check_lesson(lessons: Any, lesson_id: str, field: str) -> None:
@@ -14,8 +13,4 @@ async def check_lesson(lessons: Any, lesson_id: str, field: str) -> None:
     try:
         await lessons.GetLesson(GetLessonRequest(id=lesson_id))
     except (NotFound, PermissionDenied) as error:
-        raise FailedPrecondition(
-            "There is no such lesson.",
-            reason=ErrorReason.REFERENCE_NOT_FOUND,
-            metadata={"field": field, "id": lesson_id},
-        ) from error
+        raise reference_not_found("There is no such lesson.", field=field, id=lesson_id) from error

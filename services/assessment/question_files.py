@@ -12,7 +12,8 @@ from kit.access import require, require_any
 from kit.audit import Action
 from kit.auth import current, renew
 from kit.db import Database, ReadSession, WriteSession
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.enums import stored_name
+from kit.errors import InvalidArgument, wrong_state
 from kit.ids import new_id
 from kit.streams import spoken
 from kit.turns import Worker
@@ -38,7 +39,6 @@ from storyloom.assessment.v1.question_files_pb2 import (
     QuestionFormat,
     QuestionOutcome,
 )
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 PIECE = 256 * 1024
 WORTH = Decimal("999999.999999")
@@ -213,16 +213,12 @@ async def _received(requests: AsyncIterator[ImportQuestionsRequest]) -> tuple[Im
 
 def _name(file_format: Any) -> str:
     """The format's name; empty when none is stated."""
-    return QuestionFormat.Name(file_format).removeprefix("QUESTION_FORMAT_").lower() if file_format else ""
+    return stored_name(QuestionFormat, file_format)
 
 
 def _check_count(count: int) -> None:
     if count > LIMITS.questions:
-        raise FailedPrecondition(
-            f"More than {LIMITS.questions:,} questions have the tag.",
-            reason=ErrorReason.WRONG_STATE,
-            metadata={"state": "too_large"},
-        )
+        raise wrong_state(f"More than {LIMITS.questions:,} questions have the tag.", "too_large")
 
 
 def _question(one: Filed) -> models.Question:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
+from kit.enums import stored_name
 from kit.errors import InvalidArgument
+from kit.models import set_times
 from services.assessment.bodies import COMMON, CONTENT, MATCHING, Body, Violation, new_body
 from services.assessment.rules import plain
 from storyloom.assessment.v1.question_parts_pb2 import (
@@ -30,7 +32,7 @@ def type_to_proto(stored: str) -> str:
 
 
 def stored_type(value: QuestionType) -> str:
-    return QuestionType.Name(value).removeprefix("QUESTION_TYPE_").lower()
+    return stored_name(QuestionType, value)
 
 
 def body_of(question: Question, kind: str, names: Collection[str], before: Body | None = None) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def _parts(parts: Sequence[Any], name: str) -> list[dict[str, Any]]:
 
 
 def _scoring(value: Scoring, name: str) -> str:
-    return Scoring.Name(value).removeprefix("SCORING_").lower() if value else "partial"
+    return stored_name(Scoring, value) or "partial"
 
 
 CONVERT: Mapping[str, Callable[[Any, str], Any]] = {
@@ -169,10 +171,7 @@ def question_to_proto(question: Any, body: Body) -> Question:
         author_id=str(question.author_id),
         etag=str(question.revision),
     )
-    message.create_time.FromDatetime(question.created_at)
-    message.update_time.FromDatetime(question.updated_at)
+    set_times(message, question)
     if question.facility_time:
         message.facility_time.FromDatetime(question.facility_time)
-    if question.deleted_at:
-        message.delete_time.FromDatetime(question.deleted_at)
     return message

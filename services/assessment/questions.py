@@ -11,6 +11,7 @@ from kit.access import require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database
+from kit.errors import wrong_state
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.assessment import models
@@ -18,7 +19,7 @@ from services.assessment.bodies import check_body, check_tags, tag_key
 from services.assessment.queries import questions as queries
 from services.assessment.queries.exercises import check_exercise
 from services.assessment.question_messages import CONTENTS, body_of, question_to_proto, stored_type
-from services.assessment.rules import plain, wrong_state
+from services.assessment.rules import plain
 from storyloom.assessment.v1 import questions_pb2
 from storyloom.assessment.v1.questions_pb2 import (
     BatchGetQuestionsRequest,

@@ -12,7 +12,9 @@ from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, ReadSession, WriteSession
-from kit.models import check_etag, now
+from kit.enums import stored_name
+from kit.errors import wrong_state
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.assessment import models, rules
 from services.assessment.composing import Composed, asked, check_items, total
@@ -71,7 +73,7 @@ class QuizService:
 
     async def ListQuizzes(self, request: ListQuizzesRequest, context: Any) -> ListQuizzesResponse:
         page = Page.of(request)
-        status = QuizStatus.Name(request.status).removeprefix("QUIZ_STATUS_").lower() if request.status else ""
+        status = stored_name(QuizStatus, request.status)
         async with self.db.read() as session:
             rows, token = await queries.list_quizzes(session, page, lesson_id=request.lesson_id, status=status)
         return ListQuizzesResponse(quizzes=[quiz_to_proto(row) for row in rows], next_page_token=token)
@@ -112,7 +114,7 @@ class QuizService:
             require("undelete", quiz)
             check_etag(quiz, request.etag)
             if quiz.deleted_at is None:
-                raise rules.wrong_state("The quiz is not deleted.", quiz.status)
+                raise wrong_state("The quiz is not deleted.", quiz.status)
             quiz.deleted_at = None
             audit.record(session, Action.UNDELETE, quiz)
             items = await _items_to_show(session, quiz)
@@ -210,7 +212,7 @@ def _stored(quiz: Quiz, names: Collection[str]) -> dict[str, Any]:
         "time_limit": lambda: quiz.time_limit.ToTimedelta() if quiz.HasField("time_limit") else None,
         "pass_mark": lambda: Decimal(quiz.pass_mark or DEFAULT_PASS_MARK),
         "review_policy": lambda: {
-            name: ReviewTime.Name(time).removeprefix("REVIEW_TIME_").lower()
+            name: stored_name(ReviewTime, time)
             for name in rules.REVIEW
             if (time := getattr(quiz.review_policy, name))
         },
@@ -252,13 +254,10 @@ def quiz_to_proto(quiz: Any, items: Sequence[Composed] = ()) -> Quiz:
             }
         ),
     )
-    message.create_time.FromDatetime(quiz.created_at)
-    message.update_time.FromDatetime(quiz.updated_at)
+    set_times(message, quiz)
     for name, value in (("open_time", quiz.open_time), ("close_time", quiz.close_time)):
         if value:
             getattr(message, name).FromDatetime(value)
     if quiz.time_limit:
         message.time_limit.FromTimedelta(quiz.time_limit)
-    if quiz.deleted_at:
-        message.delete_time.FromDatetime(quiz.deleted_at)
     return message

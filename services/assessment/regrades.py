@@ -12,17 +12,19 @@ from kit import audit, outbox
 from kit.access import may, require
 from kit.auth import current, renew
 from kit.db import Database, ReadSession, WriteSession
+from kit.enums import stored_name
+from kit.errors import wrong_state
 from kit.ids import NIL
 from kit.limiter import Limiter
 from kit.models import now
 from kit.pagination import Page
 from kit.turns import in_turn
 from services.assessment import models
-from services.assessment.effects import Effect
 from services.assessment.queries import quizzes
 from services.assessment.queries import regrades as queries
 from services.assessment.queries.versions import REMEMBERED
-from services.assessment.rules import Outcome, hides_score, plain, wrong_state
+from services.assessment.regrade_effects import Effect
+from services.assessment.rules import Outcome, hides_score, plain
 from storyloom.assessment.v1 import regrades_pb2
 from storyloom.assessment.v1.events_pb2 import AttemptGraded
 from storyloom.assessment.v1.regrades_pb2 import (
@@ -133,7 +135,7 @@ async def _foreseen(session: ReadSession, quiz: Any, regrade: Regrade) -> Effect
     """What the regrade would do as the next one of the quiz."""
     pinned = await queries.list_pinned(session, quiz.id, UUID(regrade.question_id))
     version = await queries.find_version(session, UUID(regrade.question_id), regrade.version)
-    number, kind = quiz.regrade_count + 1, RegradeKind.Name(regrade.kind).removeprefix("REGRADE_KIND_").lower()
+    number, kind = quiz.regrade_count + 1, stored_name(RegradeKind, regrade.kind)
     change = await queries.change_to(session, number, kind, version)
     effect = Effect(change, await queries.list_changes(session, quiz.id, number), pinned)
     if effect.version_ids and len(effect.unfitting) == len(effect.version_ids):

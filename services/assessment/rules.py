@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.errors import FailedPrecondition, InvalidArgument, wrong_state
 from kit.ids import NIL
 from services.assessment import grading
 from services.assessment.answering import answer_in, given_to_grade, misfits
@@ -144,11 +144,6 @@ def plain(value: Decimal) -> str:
 
 
 # Quizzes
-
-
-def wrong_state(message: str, state: str) -> FailedPrecondition:
-    """The refusal for the state that something is in."""
-    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
 
 
 def moved(what: str, action: str, status: str) -> str:

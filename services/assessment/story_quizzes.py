@@ -10,7 +10,8 @@ from kit.access import require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database
-from kit.errors import NotFound
+from kit.enums import stored_name
+from kit.errors import NotFound, wrong_state
 from kit.turns import Worker
 from services.assessment import models
 from services.assessment.bodies import LONGEST_TAG, check_body, check_tags
@@ -18,7 +19,6 @@ from services.assessment.composing import Composed
 from services.assessment.queries.question_files import insert_questions
 from services.assessment.question_messages import question_to_proto
 from services.assessment.quizzes import insert_quiz, quiz_to_proto
-from services.assessment.rules import wrong_state
 from services.assessment.story_questions import Kind, Made, Piece, Word, make_questions
 from storyloom.assessment.v1 import story_quizzes_pb2
 from storyloom.assessment.v1.story_quizzes_pb2 import CreateStoryQuizRequest, StoryQuestionKind, StoryQuiz
@@ -101,7 +101,7 @@ def _make(
 
 
 def _kind(value: Any) -> Kind:
-    return Kind(StoryQuestionKind.Name(value).removeprefix("STORY_QUESTION_KIND_").lower())
+    return Kind(stored_name(StoryQuestionKind, value))
 
 
 def _worth(one: Made) -> Decimal:

@@ -12,7 +12,8 @@ from kit.audit import Action
 from kit.auth import current
 from kit.clients import Clients
 from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.enums import stored_name
+from kit.errors import InvalidArgument, wrong_state
 from kit.ids import NIL
 from kit.models import check_etag, now
 from kit.pagination import Page
@@ -73,7 +74,7 @@ def approvables(clients: Clients) -> dict[str, Look]:
         request = GetStoryVersionRequest(id=entity_id, view="BASIC", with_contributors=True)
         version: StoryVersion = await versions.GetStoryVersion(request)
         if version.superseded:
-            raise FailedPrecondition("The story has a later version by now.", metadata={"state": "superseded"})
+            raise wrong_state("The story has a later version by now.", "superseded")
         return Fingerprint.of(version.content_hash, [version.author_id, *version.contributor_ids])
 
     async def lesson(entity_id: str) -> Fingerprint:
@@ -146,7 +147,7 @@ class ApprovalService:
 
     async def ListApprovals(self, request: ListApprovalsRequest, context: Any) -> ListApprovalsResponse:
         page = Page.of(request)
-        state = _stored_state(request.state) if request.state else ""
+        state = stored_name(ApprovalState, request.state)
         async with self.db.read() as session:
             rows, token = await queries.list_approvals(session, request, state, page)
             decisions = await queries.list_decisions(session, [row.id for row in rows])
@@ -276,7 +277,3 @@ def _decision_to_proto(decision: Any) -> ApprovalDecision:
 
 def _state(stored: str) -> str:
     return f"APPROVAL_STATE_{stored.upper()}"
-
-
-def _stored_state(state: ApprovalState) -> str:
-    return ApprovalState.Name(state).removeprefix("APPROVAL_STATE_").lower()

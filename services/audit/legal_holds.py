@@ -8,7 +8,7 @@ from kit.access import require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database
-from kit.errors import FailedPrecondition
+from kit.errors import wrong_state
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.audit import models, queries
@@ -67,7 +67,7 @@ class LegalHoldService:
             require("release", hold)
             check_etag(hold, request.etag)
             if hold.release_time is not None:
-                raise FailedPrecondition("The hold is released already.", metadata={"state": "released"})
+                raise wrong_state("The hold is released already.", "released")
             hold.releaser_id, hold.release_time = current().subject, now()
             audit.record(session, "release", hold)
             await session.flush()

@@ -109,51 +109,6 @@ def root(size: int, hashes: Mapping[Node, bytes]) -> bytes:
     return fold([hashes[node] for node in cover(0, size)])
 
 
-def includes(leaf: bytes, index: int, size: int, path: Sequence[bytes], wanted: bytes) -> bool:
-    """Whether the proof leads from the leaf's hash to the root wanted (RFC 9162, section 2.1.3.2)."""
-    if not 0 <= index < size:
-        return False
-    place, last, found = index, size - 1, leaf
-    for one in path:
-        if last == 0:
-            return False
-        if place & 1 or place == last:
-            found = node_hash(one, found)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            found = node_hash(found, one)
-        place, last = place >> 1, last >> 1
-    return last == 0 and found == wanted
-
-
-def continues(first: int, second: int, path: Sequence[bytes], first_root: bytes, second_root: bytes) -> bool:
-    """Whether the proof shows that the tree with the second root begins with that of the first (RFC 9162, section
-    2.1.4.2). Every tree begins with the empty one."""
-    if not 0 < first < second:
-        roots = first_root == (EMPTY_ROOT if first == 0 else second_root)
-        return not path and roots and 0 <= first <= second
-    # A complete first tree is a node of the second one, and its root is not said twice.
-    hashes = list(path) if first & (first - 1) else [first_root, *path]
-    place, last = first - 1, second - 1
-    while place & 1:
-        place, last = place >> 1, last >> 1
-    if not hashes:
-        return False
-    before = after = hashes[0]
-    for one in hashes[1:]:
-        if last == 0:
-            return False
-        if place & 1 or place == last:
-            before, after = node_hash(one, before), node_hash(one, after)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            after = node_hash(after, one)
-        place, last = place >> 1, last >> 1
-    return last == 0 and before == first_root and after == second_root
-
-
 def _split(size: int) -> int:
     """The largest power of two that is smaller than the size."""
     return int(1 << (size - 1).bit_length() - 1)

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from kit.errors import AlreadyExists, FailedPrecondition, PermissionDenied
+from kit.errors import AlreadyExists, PermissionDenied, wrong_state
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
 
@@ -83,4 +83,4 @@ def after_edit(state: State, *, used: bool) -> State:
 
 def _require_pending(state: str) -> None:
     if state != State.PENDING:
-        raise FailedPrecondition(f"The approval is {state}, not pending.", metadata={"state": state})
+        raise wrong_state(f"The approval is {state}, not pending.", state)

@@ -13,7 +13,7 @@ from kit import audit
 from kit.auth import current
 from kit.call import current_call
 from kit.db import Database, WriteSession
-from kit.errors import DeadlineExceeded, InvalidArgument, NotFound
+from kit.errors import DeadlineExceeded, InvalidArgument, NotFound, wrong_state
 from kit.ids import new_id
 from kit.limiter import Limiter
 from kit.models import now
@@ -82,7 +82,7 @@ class AudioFileService:
         if upload is None or not await self._was_sent(upload):
             # A call that is repeated with its key is answered as it was, and here it looks whether this one is.
             async with self.db.write():
-                raise rules.wrong_state("No upload was begun, or nothing sent to its link.", row.status)
+                raise wrong_state("No upload was begun, or nothing sent to its link.", row.status)
         return await self._take(row.id, upload, self._files.storage.read(upload.storage_key))
 
     async def _was_sent(self, upload: Any) -> bool:
@@ -135,7 +135,7 @@ class AudioFileService:
         async with self.db.read() as session:
             row = await get_heard(session, UUID(request.audio_id))
         if row.storage_key is None:
-            raise rules.wrong_state("The recording has no file yet.", row.status)
+            raise wrong_state("The recording has no file yet.", row.status)
         url, ends = await self._links.make("GET", row.id, Grant(row.storage_key, row.size_bytes, row.mime_type))
         message = audio_files_pb2.AudioDownload(
             url=url, mime_type=row.mime_type, size_bytes=row.size_bytes, sha256=row.sha256
@@ -226,7 +226,7 @@ async def _lock_for(session: WriteSession, audio_id: UUID, upload: Any) -> Audio
     if upload.storage_key:
         found = await audios.find_upload(session, audio_id)
         if found is None or found.id != upload.id:
-            raise rules.wrong_state("The upload has ended already.", audio.status)
+            raise wrong_state("The upload has ended already.", audio.status)
     return audio
 
 

@@ -13,7 +13,7 @@ from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, ReadSession, WriteSession
 from kit.errors import InvalidArgument, NotFound
-from kit.models import check_etag, now
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from kit.turns import Worker
 from services.content import captions, rules
@@ -268,8 +268,5 @@ def audio_to_proto(row: Any, times: Times = ()) -> AudioMessage:
         one = message.timestamps.add(position=position)
         one.start_offset.FromTimedelta(start)
         one.end_offset.FromTimedelta(end)
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message

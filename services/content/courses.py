@@ -10,7 +10,7 @@ from kit.access import may, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.models import check_etag, now
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.content import rules
 from services.content.announcements import announce_course, announce_units
@@ -156,8 +156,5 @@ def course_to_proto(row: Any) -> CourseMessage:
         author_id=str(row.author_id),
         etag=str(row.revision),
     )
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message

@@ -1,8 +1,9 @@
 """Proto enums and the lower-case words they are stored as."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from kit.enums import stored_name
 from storyloom.content.v1.audios_pb2 import AudioStatus
 from storyloom.content.v1.course_copies_pb2 import CourseOriginKind
 from storyloom.content.v1.courses_pb2 import CourseStatus
@@ -18,22 +19,20 @@ from storyloom.content.v1.weaves_pb2 import WordStatus
 class Words:
     """The words of one enum: `word[number]`, `number[word]`. The unspecified value is the empty word."""
 
-    def __init__(self, values: Iterable[tuple[str, int]], prefix: str) -> None:
-        self.word: Mapping[int, str] = {
-            number: name.removeprefix(prefix).lower() if number else "" for name, number in values
-        }
+    def __init__(self, enum: Any) -> None:
+        self.word: Mapping[int, str] = {number: stored_name(enum, number) for number in enum.values()}
         # The generated types want their own enum where the runtime wants a number.
         self.number: Mapping[str, Any] = {word: number for number, word in self.word.items()}
 
 
-COURSE_ORIGIN_KIND = Words(CourseOriginKind.items(), "COURSE_ORIGIN_KIND_")
-COURSE_STATUS = Words(CourseStatus.items(), "COURSE_STATUS_")
-LESSON_STATUS = Words(LessonStatus.items(), "LESSON_STATUS_")
-STORY_STATUS = Words(StoryStatus.items(), "STORY_STATUS_")
-CHUNK_KIND = Words(ChunkKind.items(), "CHUNK_KIND_")
-SEGMENT_KIND = Words(SegmentKind.items(), "SEGMENT_KIND_")
-PUBLICATION_OUTCOME = Words(PublicationOutcome.items(), "PUBLICATION_OUTCOME_")
-PART_OF_SPEECH = Words(PartOfSpeech.items(), "PART_OF_SPEECH_")
-SEARCH_TYPE = Words(SearchType.items(), "SEARCH_TYPE_")
-WORD_STATUS = Words(WordStatus.items(), "WORD_STATUS_")
-AUDIO_STATUS = Words(AudioStatus.items(), "AUDIO_STATUS_")
+COURSE_ORIGIN_KIND = Words(CourseOriginKind)
+COURSE_STATUS = Words(CourseStatus)
+LESSON_STATUS = Words(LessonStatus)
+STORY_STATUS = Words(StoryStatus)
+CHUNK_KIND = Words(ChunkKind)
+SEGMENT_KIND = Words(SegmentKind)
+PUBLICATION_OUTCOME = Words(PublicationOutcome)
+PART_OF_SPEECH = Words(PartOfSpeech)
+SEARCH_TYPE = Words(SearchType)
+WORD_STATUS = Words(WordStatus)
+AUDIO_STATUS = Words(AudioStatus)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from kit.access import may, require
 from kit.db import Database, ReadSession
+from kit.errors import wrong_state
 from kit.turns import Worker
 from services.content import rules
 from services.content.enums import PART_OF_SPEECH
@@ -156,7 +157,7 @@ def _version_of(story: Any) -> UUID | None:
 
 def _check_size(counts: Mapping[str, int]) -> None:
     if too_much := excess(counts):
-        raise rules.wrong_state(f"The course {too_much}.", "too_large")
+        raise wrong_state(f"The course {too_much}.", "too_large")
 
 
 def _words_of(stories: Iterable[Any], versions: Iterable[Any]) -> set[UUID]:

@@ -11,8 +11,8 @@ from kit.access import may, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import StoryloomError
-from kit.models import check_etag, now
+from kit.errors import StoryloomError, wrong_state
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.content import rules
 from services.content.announcements import announce_lessons, supersede_lesson
@@ -210,7 +210,7 @@ async def _set_prerequisites(session: WriteSession, lesson: Lesson, wanted: Iter
     pairs = await lessons.list_prerequisites(session, lesson.course_id)
     others = [pair for pair in pairs if pair[0] != lesson.id]
     if rules.has_circle([*others, *((lesson.id, before) for before in prerequisites)]):
-        raise rules.wrong_state("The prerequisites would form a circle.", "circle")
+        raise wrong_state("The prerequisites would form a circle.", "circle")
     await lessons.replace_prerequisites(session, lesson, prerequisites)
     old, new = sorted(before for one, before in pairs if one == lesson.id), sorted(prerequisites)
     values = {"prerequisite_ids": list(map(str, old))}, {"prerequisite_ids": list(map(str, new))}
@@ -243,8 +243,5 @@ def lesson_to_proto(row: Any) -> LessonMessage:
     )
     if row.approval_id is not None:
         message.approval_id, message.approved = str(row.approval_id), True
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message

@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeVar
 
-from kit.errors import FailedPrecondition, InvalidArgument
+from kit.errors import FailedPrecondition, InvalidArgument, reference_not_found, wrong_state
 from services.content.segmentation import fold
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
@@ -31,18 +31,9 @@ def step(resource: str, verb: str, status: str) -> str:
     return end
 
 
-def wrong_state(message: str, state: str) -> FailedPrecondition:
-    """The refusal for the state that something is in."""
-    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
-
-
 def missing(resource: str) -> FailedPrecondition:
     """The refusal for a reference to what is not there."""
-    return FailedPrecondition(
-        f"The {resource} referred to does not exist.",
-        reason=ErrorReason.REFERENCE_NOT_FOUND,
-        metadata={"resource": resource},
-    )
+    return reference_not_found(f"The {resource} referred to does not exist.", resource=resource)
 
 
 def check_open(resource: str, status: str) -> None:

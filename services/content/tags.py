@@ -7,7 +7,7 @@ from kit import audit, fieldmask
 from kit.access import require
 from kit.audit import Action
 from kit.db import Database, WriteSession
-from kit.models import check_etag, now
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.content import rules
 from services.content.models import Course, Lesson, Story, Tag
@@ -153,8 +153,5 @@ async def _record(session: WriteSession, action: Action, tag: Tag) -> TagMessage
 def tag_to_proto(row: Any) -> TagMessage:
     """Of the entity, or of a row of its columns."""
     message = TagMessage(id=str(row.id), name=row.name, etag=str(row.revision))
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message

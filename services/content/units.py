@@ -9,7 +9,7 @@ from kit import audit, fieldmask
 from kit.access import may, require
 from kit.audit import Action
 from kit.db import Database, ReadSession, WriteSession
-from kit.models import check_etag, now
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.content import rules
 from services.content.announcements import announce_lessons, announce_units
@@ -145,8 +145,5 @@ def unit_to_proto(row: Any) -> UnitMessage:
         position=row.position,
         etag=str(row.revision),
     )
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message

@@ -11,7 +11,7 @@ from kit.access import require
 from kit.audit import Action
 from kit.db import Database, WriteSession
 from kit.errors import AlreadyExists, to_status
-from kit.models import check_etag, now
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.content import rules
 from services.content.enums import PART_OF_SPEECH
@@ -188,8 +188,5 @@ def vocabulary_to_proto(row: Any) -> VocabularyMessage:
         learning_language=row.learning_language,
         etag=str(row.revision),
     )
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message

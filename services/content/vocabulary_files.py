@@ -10,6 +10,7 @@ from google.api.httpbody_pb2 import HttpBody
 from kit.access import require_any
 from kit.auth import current, renew
 from kit.db import Database
+from kit.enums import stored_name
 from kit.errors import Aborted, InvalidArgument, from_exception
 from kit.ids import NIL
 from kit.limiter import Limiter
@@ -174,7 +175,7 @@ class _Import:
 
     def summary(self) -> VocabularyImportSummary:
         counts = {
-            VocabularyOutcome.Name(outcome).removeprefix("VOCABULARY_OUTCOME_").lower(): count
+            stored_name(VocabularyOutcome, outcome): count
             for outcome, count in self.outcomes.items()
         }
         return VocabularyImportSummary(rows=self.outcomes.total(), **counts)

@@ -10,7 +10,7 @@ from uuid import UUID
 from kit.access import may, require
 from kit.auth import current
 from kit.db import Database, ReadSession
-from kit.errors import Aborted, StoryloomError
+from kit.errors import Aborted, StoryloomError, wrong_state
 from kit.limiter import Limiter
 from kit.models import check_etag, now
 from kit.turns import LONGEST_WAIT_SECONDS, Worker, in_turn
@@ -158,7 +158,7 @@ def seen_version(story: Any) -> UUID:
     editor = may("update", story, resource="story")
     seen: UUID | None = story.current_version_id if editor else story.published_version_id
     if seen is None:
-        raise rules.wrong_state("The story has no version that you may see.", story.status)
+        raise wrong_state("The story has no version that you may see.", story.status)
     return seen
 
 

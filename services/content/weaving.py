@@ -134,11 +134,6 @@ def chunks(text: str, annotations: Iterable[Annotation], *, cloze: bool = False)
     return parts
 
 
-def undo(chunks: Iterable[Chunk]) -> str:
-    """The source text, exactly, from its chunks in the order of their positions."""
-    return "".join(chunk.source for chunk in chunks if chunk.kind != "explain")
-
-
 def _normal(position: int, text: str) -> Chunk:
     return Chunk(position, "normal", text, text, "")
 

@@ -12,6 +12,7 @@ from kit.access import denied, require
 from kit.auth import current
 from kit.clients import Clients
 from kit.db import Database, WriteSession, in_tenant
+from kit.enums import stored_name
 from kit.errors import StoryloomError
 from kit.ids import SYSTEM_TENANT
 from kit.models import now
@@ -73,9 +74,9 @@ class ErasureService:
         self, request: erasures_pb2.ListErasuresRequest, context: Any
     ) -> erasures_pb2.ListErasuresResponse:
         page = Page.of(request)
-        state = erasures_pb2.ErasureState.Name(request.state).removeprefix("ERASURE_STATE_").lower()
+        state = stored_name(erasures_pb2.ErasureState, request.state)
         async with self.db.read() as session:
-            rows = await queries.list_erasures(session, page, state=state if request.state else "")
+            rows = await queries.list_erasures(session, page, state=state)
         rows, token = page.split(rows, key=lambda row: (row.id,))
         return erasures_pb2.ListErasuresResponse(erasures=map(erasure_to_proto, rows), next_page_token=token)
 

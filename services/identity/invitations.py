@@ -9,7 +9,8 @@ from kit.access import require
 from kit.audit import Action
 from kit.auth import act_as, current
 from kit.db import Database, WriteSession, in_tenant
-from kit.errors import FailedPrecondition, NotFound, StoryloomError
+from kit.enums import stored_name
+from kit.errors import NotFound, StoryloomError, wrong_state
 from kit.ids import SYSTEM_TENANT
 from kit.models import check_etag, now
 from kit.pagination import Page
@@ -60,7 +61,7 @@ class InvitationService:
                 session,
                 page,
                 user_id=UUID(request.user_id) if request.user_id else None,
-                state=_stored_state(request.state),
+                state=stored_name(invitations_pb2.InvitationState, request.state),
             )
         rows, token = page.split(rows, key=lambda row: (row.id,))
         return invitations_pb2.ListInvitationsResponse(
@@ -76,7 +77,7 @@ class InvitationService:
             check_etag(invitation, request.etag)
             state = rules.invitation_state(invitation, now())
             if state != "pending":
-                raise FailedPrecondition("The invitation is not pending.", metadata={"state": state})
+                raise wrong_state("The invitation is not pending.", state)
             invitation.revoked_at = now()
             audit.write(session, "revoke", "invitation", invitation.id, new={"user_id": invitation.user_id})
             return await _answer(session, invitation)
@@ -161,11 +162,7 @@ async def _answer(session: WriteSession, invitation: Invitation, *, token: str =
 
 
 def _stored_kind(value: Any) -> str:
-    return invitations_pb2.InvitationKind.Name(value).removeprefix("INVITATION_KIND_").lower() if value else "welcome"
-
-
-def _stored_state(value: Any) -> str:
-    return invitations_pb2.InvitationState.Name(value).removeprefix("INVITATION_STATE_").lower() if value else ""
+    return stored_name(invitations_pb2.InvitationKind, value) or "welcome"
 
 
 def invitation_to_proto(row: Any) -> invitations_pb2.Invitation:

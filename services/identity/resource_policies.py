@@ -16,8 +16,9 @@ from kit.access.documents import read
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition, InvalidArgument, NotFound
-from kit.models import check_etag, now
+from kit.enums import stored_name
+from kit.errors import InvalidArgument, NotFound, wrong_state
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.identity import grants, queries, rules
 from services.identity.catalogue import APPROVABLE, ONLY_APPROVED, Permission, attributes, is_known
@@ -64,10 +65,10 @@ class ResourcePolicyService:
     async def ListResourcePolicies(
         self, request: resource_policies_pb2.ListResourcePoliciesRequest, context: Any
     ) -> resource_policies_pb2.ListResourcePoliciesResponse:
-        page, state = Page.of(request), PolicyState.Name(request.state).removeprefix("POLICY_STATE_").lower()
+        page, state = Page.of(request), stored_name(PolicyState, request.state)
         async with self.db.read() as session:
             rows = await queries.list_policies(
-                session, page, resource=request.resource, state=state if request.state else "", deleted=request.deleted
+                session, page, resource=request.resource, state=state, deleted=request.deleted
             )
         rows, token = page.split(rows, key=lambda row: (row.id,))
         return resource_policies_pb2.ListResourcePoliciesResponse(
@@ -135,7 +136,7 @@ class ResourcePolicyService:
             require("undelete", policy)
             check_etag(policy, request.etag)
             if policy.deleted_at is None:
-                raise FailedPrecondition("The policy is not deleted.", metadata={"state": policy.state})
+                raise wrong_state("The policy is not deleted.", policy.state)
             policy.deleted_at = None
             return await _answer(session, Action.UNDELETE, policy)
 
@@ -231,7 +232,7 @@ def said(sent: resource_policies_pb2.ResourcePolicy, mask: FieldMask | None = No
         found["conditions"] = document_of(found["conditions"])
     if "effect" in found:
         effect = found["effect"]
-        found["effect"] = PolicyEffect.Name(effect).removeprefix("POLICY_EFFECT_").lower() if effect else ""
+        found["effect"] = stored_name(PolicyEffect, effect)
     return found
 
 
@@ -324,10 +325,7 @@ def policy_to_proto(row: Any, authors: Iterable[UUID] = ()) -> resource_policies
     message.MergeFrom(_text_to_proto(row))
     if row.approval_id is not None:
         message.approval_id, message.approved = str(row.approval_id), True
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message
 
 

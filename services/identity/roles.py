@@ -10,7 +10,7 @@ from kit import audit, fieldmask
 from kit.access import require
 from kit.audit import Action
 from kit.db import Database, WriteSession
-from kit.errors import FailedPrecondition
+from kit.errors import wrong_state
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.identity import grants, queries, rules
@@ -72,10 +72,7 @@ class RoleService:
         async with self.db.write() as session:
             role, before = await _changeable(session, "delete", request)
             if holders := await queries.count_holders(session, role.id):
-                raise FailedPrecondition(
-                    "Users have the role: take it from them first.",
-                    metadata={"state": "in_use", "holders": str(holders)},
-                )
+                raise wrong_state("Users have the role: take it from them first.", "in_use", holders=str(holders))
             await session.delete(role)
             audit.write(session, Action.DELETE, "role", role.id, old=_told(before))
         return Empty()
@@ -95,7 +92,7 @@ async def _changeable(session: WriteSession, action: str, request: Any) -> tuple
     require(action, role)
     check_etag(role, request.etag)
     if role.system:
-        raise FailedPrecondition("The platform's own roles do not change.", metadata={"state": "system"})
+        raise wrong_state("The platform's own roles do not change.", "system")
     return role, await queries.get_role_row(session, role.id)
 
 

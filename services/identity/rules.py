@@ -14,7 +14,14 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from kit.access import Snapshot
-from kit.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated
+from kit.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+    reference_not_found,
+    wrong_state,
+)
 from kit.ids import SYSTEM_TENANT
 from storyloom.type.v1.errors_pb2 import ErrorReason
 
@@ -144,9 +151,7 @@ INVITATION_LIFETIME = {"welcome": timedelta(days=7), "reset": timedelta(days=1)}
 def check_invitable(kind: str, status: str) -> None:
     """Refuses an invitation that the user could not accept."""
     if status != INVITED_STATUS[kind]:
-        raise FailedPrecondition(
-            f"A {kind} is for users who are {INVITED_STATUS[kind]}; this one is {status}.", metadata={"state": status}
-        )
+        raise wrong_state(f"A {kind} is for users who are {INVITED_STATUS[kind]}; this one is {status}.", status)
 
 
 def invitation_state(invitation: Any, now: datetime) -> str:
@@ -205,80 +210,70 @@ def check_future(field: str, time: datetime | None, now: datetime) -> None:
 def check_quota(users: int, quota: int) -> None:
     """Refuses what leaves a tenant with more users than its quota, of which 0 is none."""
     if quota and users > quota:
-        raise FailedPrecondition(
-            "The tenant has as many users as it may have.", metadata={"state": "quota_of_users", "quota": str(quota)}
-        )
+        raise wrong_state("The tenant has as many users as it may have.", "quota_of_users", quota=str(quota))
 
 
 def check_roles_exist(wanted: Sequence[Any], found: Sequence[Any]) -> None:
     """Refuses when the tenant lacks one of the roles; `found` are those it has."""
     if len(found) != len(wanted):
-        raise FailedPrecondition(
-            "The tenant has no such role.", reason=ErrorReason.REFERENCE_NOT_FOUND, metadata={"resource": "role"}
-        )
+        raise reference_not_found("The tenant has no such role.", resource="role")
 
 
 def check_not_self(user_id: UUID, caller_id: UUID) -> None:
     """Nobody bars themselves: the mistake could not be taken back by the one who made it."""
     if user_id == caller_id:
-        raise FailedPrecondition("You cannot do this to your own account.", metadata={"state": "own_account"})
+        raise wrong_state("You cannot do this to your own account.", "own_account")
 
 
 def check_administrators(count: int) -> None:
     """Refuses a change after which nobody could administer the tenant."""
     if count == 0:
-        raise FailedPrecondition(
-            "The tenant would be left without an administrator.", metadata={"state": "last_administrator"}
-        )
+        raise wrong_state("The tenant would be left without an administrator.", "last_administrator")
 
 
 def deactivated(status: str) -> str:
     """The status of a user who is barred."""
     if status == "deactivated":
-        raise FailedPrecondition("The user is deactivated already.", metadata={"state": status})
+        raise wrong_state("The user is deactivated already.", status)
     return "deactivated"
 
 
 def reactivated(status: str, *, has_password: bool) -> str:
     """The status of a user who may sign in again; without password they are still only invited."""
     if status != "deactivated":
-        raise FailedPrecondition("The user is not deactivated.", metadata={"state": status})
+        raise wrong_state("The user is not deactivated.", status)
     return "active" if has_password else "invited"
 
 
 def suspended(tenant_id: UUID, status: str) -> str:
     """The status of a suspended tenant; the platform's own would lock everybody out."""
     if tenant_id == SYSTEM_TENANT or status == "suspended":
-        raise FailedPrecondition("The tenant cannot be suspended.", metadata={"state": status})
+        raise wrong_state("The tenant cannot be suspended.", status)
     return "suspended"
 
 
 def resumed(status: str) -> str:
     """The status of a tenant whose suspension ends."""
     if status != "suspended":
-        raise FailedPrecondition("The tenant is not suspended.", metadata={"state": status})
+        raise wrong_state("The tenant is not suspended.", status)
     return "active"
 
 
 def put_in_force(state: str, in_force: int) -> str:
     """The state of a policy that begins to apply beside so many others."""
     if state == "active":
-        raise FailedPrecondition("The policy is active already.", metadata={"state": state})
+        raise wrong_state("The policy is active already.", state)
     if in_force >= MOST_POLICIES_IN_FORCE:
-        raise FailedPrecondition(
-            f"The tenant has {MOST_POLICIES_IN_FORCE} active policies, which is as many as it may have.",
-            metadata={"state": "most_policies", "most": str(MOST_POLICIES_IN_FORCE)},
-        )
+        message = f"The tenant has {MOST_POLICIES_IN_FORCE} active policies, which is as many as it may have."
+        raise wrong_state(message, "most_policies", most=str(MOST_POLICIES_IN_FORCE))
     return "active"
 
 
 def check_size_in_force(size: int) -> None:
     """Refuses conditions in force of so many bytes as JSON."""
     if size > MOST_BYTES_IN_FORCE:
-        raise FailedPrecondition(
-            f"The conditions of the tenant's active policies would have more than {MOST_BYTES_IN_FORCE:,} bytes.",
-            metadata={"state": "most_policies", "most_bytes": str(MOST_BYTES_IN_FORCE)},
-        )
+        message = f"The conditions of the tenant's active policies would have more than {MOST_BYTES_IN_FORCE:,} bytes."
+        raise wrong_state(message, "most_policies", most_bytes=str(MOST_BYTES_IN_FORCE))
 
 
 def check_approved(content_hash: str, approved_hash: str | None) -> None:
@@ -301,14 +296,14 @@ def check_edit(*, approval_required: bool) -> None:
 def taken_out_of_force(state: str) -> str:
     """The state of a policy that no longer applies."""
     if state != "active":
-        raise FailedPrecondition("The policy is not active.", metadata={"state": state})
+        raise wrong_state("The policy is not active.", state)
     return "draft"
 
 
 def check_draft(state: str) -> None:
     """Refuses to delete what is in force."""
     if state != "draft":
-        raise FailedPrecondition("The policy is active: deactivate it first.", metadata={"state": state})
+        raise wrong_state("The policy is active: deactivate it first.", state)
 
 
 def settings_of(written: Message) -> dict[str, Any]:
@@ -354,10 +349,10 @@ def erasure_delay(attempts: int, *, progress: bool) -> timedelta:
 def check_deleted(status: str, deleted_at: datetime | None) -> None:
     """Only deleted users are erased: it takes two decisions, and none of their calls are under way."""
     if deleted_at is None:
-        raise FailedPrecondition("Only a deleted user can be purged.", metadata={"state": status})
+        raise wrong_state("Only a deleted user can be purged.", status)
 
 
 def check_suspended(status: str) -> None:
     """Only suspended tenants are purged: nobody works in them any more."""
     if status != "suspended":
-        raise FailedPrecondition("Only a suspended tenant can be purged.", metadata={"state": status})
+        raise wrong_state("Only a suspended tenant can be purged.", status)

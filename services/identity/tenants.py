@@ -11,6 +11,7 @@ from kit.audit import Action
 from kit.auth import current
 from kit.call import current_call
 from kit.db import Database, WriteSession, in_tenant
+from kit.enums import stored_name
 from kit.errors import NotFound
 from kit.ids import SYSTEM_TENANT, new_id
 from kit.models import check_etag
@@ -63,11 +64,11 @@ class TenantService:
         self, request: tenants_pb2.ListTenantsRequest, context: Any
     ) -> tenants_pb2.ListTenantsResponse:
         page = Page.of(request)
-        status = tenants_pb2.TenantStatus.Name(request.status).removeprefix("TENANT_STATUS_").lower()
+        status = stored_name(tenants_pb2.TenantStatus, request.status)
         own = None if _is_staff() else current().tenant_id
         async with self.db.read(SYSTEM_TENANT) as session:
             rows = await queries.list_listings(
-                session, page, query=request.query, status=status if request.status else "", only=own
+                session, page, query=request.query, status=status, only=own
             )
         rows, token = page.split(rows, key=lambda row: (row.id,))
         return tenants_pb2.ListTenantsResponse(tenants=[tenant_to_proto(row) for row in rows], next_page_token=token)

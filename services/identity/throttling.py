@@ -6,7 +6,6 @@ import hmac
 import ipaddress
 import os
 import struct
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -161,18 +160,11 @@ async def _locked(session: WriteSession, key: bytes) -> SignInFailures:
     await session.execute(
         insert(SignInFailures).values(tenant_id=session.tenant_id, key=key, **fresh).on_conflict_do_nothing()
     )
-    found: Sequence[SignInFailures] = (
-        (
-            await session.execute(
-                select(SignInFailures)
-                .where(SignInFailures.tenant_id == session.tenant_id, SignInFailures.key == key)
-                .with_for_update()
-            )
-        )
-        .scalars()
-        .all()
+    statement = select(SignInFailures).where(
+        SignInFailures.tenant_id == session.tenant_id, SignInFailures.key == key
     )
-    return found[0]
+    found: SignInFailures = (await session.execute(statement.with_for_update())).scalar_one()
+    return found
 
 
 def _network(address: str) -> str:

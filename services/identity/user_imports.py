@@ -12,6 +12,7 @@ from kit.access.snapshots import Source
 from kit.auth import current
 from kit.call import current_call
 from kit.db import Database
+from kit.enums import stored_name
 from kit.errors import (
     Aborted,
     AlreadyExists,
@@ -162,7 +163,7 @@ class _Import:
     def _summary(self) -> user_imports_pb2.ImportSummary:
         summary = user_imports_pb2.ImportSummary(rows=self.outcomes.total())
         for outcome, count in self.outcomes.items():
-            setattr(summary, RowOutcome.Name(outcome).removeprefix("ROW_OUTCOME_").lower(), count)
+            setattr(summary, stored_name(RowOutcome, outcome), count)
         return summary
 
     async def record(self) -> None:

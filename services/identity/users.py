@@ -14,9 +14,10 @@ from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession, in_tenant
-from kit.errors import FailedPrecondition, Unauthenticated
+from kit.enums import stored_name
+from kit.errors import Unauthenticated, wrong_state
 from kit.ids import SYSTEM_TENANT
-from kit.models import check_etag, now
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.identity import grants, queries, rules
 from services.identity.models import User
@@ -86,7 +87,7 @@ class UserService:
                 page,
                 role=request.role,
                 query=request.query,
-                status=_stored_status(request.status),
+                status=stored_name(users_pb2.UserStatus, request.status),
                 order=request.order_by,
                 show_deleted=request.show_deleted,
             )
@@ -124,14 +125,14 @@ class UserService:
 
     async def UndeleteUser(self, request: users_pb2.UndeleteUserRequest, context: Any) -> users_pb2.User:
         async with self.db.write() as session:
-            await reserve_seats(session, 1)
+            await reserve_seat(session)
             user = await queries.get_user(session, UUID(request.id), also_deleted=True)
             require("undelete", user)
             await check_rights(session, user)
             await queries.check_not_erased(session, "user", user.id)
             check_etag(user, request.etag)
             if user.deleted_at is None:
-                raise FailedPrecondition("The user is not deleted.", metadata={"state": user.status})
+                raise wrong_state("The user is not deleted.", user.status)
             user.deleted_at = None
             audit.record(session, Action.UNDELETE, user)
             await queries.change_access(session, user.id)
@@ -187,7 +188,7 @@ async def insert_user(session: WriteSession, sent: users_pb2.User, password_hash
         password_hash=password_hash,
     )
     require("create", user)
-    await reserve_seats(session, 1)
+    await reserve_seat(session)
     await grants.check_facts(session, changed({}, facts(user)))
     session.add(user)
     audit.record(session, Action.CREATE, user)
@@ -210,14 +211,14 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
-async def reserve_seats(session: WriteSession, more: int) -> None:
-    """Refuses more users than the tenant's quota allows. Until the transaction ends nobody else takes a seat.
+async def reserve_seat(session: WriteSession) -> None:
+    """Refuses one more user than the tenant's quota allows. Until the transaction ends nobody else takes a seat.
 
     It locks the tenant: call it before a user is locked.
     """
     if await queries.get_user_quota(session):
         await queries.get_tenant(session)
-        rules.check_quota(await queries.count_users(session) + more, await queries.get_user_quota(session))
+        rules.check_quota(await queries.count_users(session) + 1, await queries.get_user_quota(session))
 
 
 async def revoke_invitations(session: WriteSession, user_id: UUID) -> None:
@@ -282,10 +283,6 @@ def _wrong_password() -> Unauthenticated:
     return Unauthenticated("The current password is wrong.", reason=ErrorReason.INVALID_CREDENTIALS)
 
 
-def _stored_status(value: Any) -> str:
-    return users_pb2.UserStatus.Name(value).removeprefix("USER_STATUS_").lower() if value else ""
-
-
 def user_to_proto(row: Any) -> users_pb2.User:
     """Of a row of `queries.get_user_row`."""
     message = users_pb2.User(
@@ -299,8 +296,5 @@ def user_to_proto(row: Any) -> users_pb2.User:
         etag=str(row.revision),
     )
     message.attributes.update(row.attributes)
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message

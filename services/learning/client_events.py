@@ -10,6 +10,7 @@ from uuid import UUID
 from kit.auth import current
 from kit.call import current_call
 from kit.db import Database
+from kit.enums import stored_name
 from kit.errors import InvalidArgument
 from kit.models import now
 from services.learning import offline, syncing
@@ -117,12 +118,12 @@ def _nothing(happening: Any) -> dict[str, Any]:
 
 
 def _moved(happening: client_events_pb2.LessonProgressed) -> dict[str, Any]:
-    status = ProgressStatus.Name(happening.status).removeprefix("PROGRESS_STATUS_").lower() if happening.status else ""
+    status = stored_name(ProgressStatus, happening.status)
     return {"status": status, "position_percent": happening.position_percent}
 
 
 def _answered(happening: client_events_pb2.ReviewAnswered) -> dict[str, Any]:
-    rating = ReviewRating.Name(happening.rating).removeprefix("REVIEW_RATING_").lower()
+    rating = stored_name(ReviewRating, happening.rating)
     return {"rating": rating, "duration": happening.duration.ToTimedelta()}
 
 

@@ -8,7 +8,7 @@ from kit.access import require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.models import check_etag, now
+from kit.models import check_etag, now, set_times
 from kit.pagination import Page
 from services.learning import rules
 from services.learning.enrolling import Registry, enroll
@@ -155,10 +155,7 @@ def cohort_to_proto(row: Any, member_count: int) -> CohortMessage:
         member_count=member_count,
         etag=str(row.revision),
     )
-    message.create_time.FromDatetime(row.created_at)
-    message.update_time.FromDatetime(row.updated_at)
-    if row.deleted_at:
-        message.delete_time.FromDatetime(row.deleted_at)
+    set_times(message, row)
     return message
 
 

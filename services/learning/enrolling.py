@@ -8,9 +8,9 @@ from kit import audit, outbox
 from kit.audit import Action
 from kit.auth import current
 from kit.db import WriteSession
-from kit.errors import NotFound, PermissionDenied
+from kit.enums import stored_name
+from kit.errors import NotFound, PermissionDenied, reference_not_found, wrong_state
 from services.learning.queries import enrollments as queries
-from services.learning.rules import missing, wrong_state
 from storyloom.content.v1.courses_pb2 import CourseStatus, GetCourseRequest
 from storyloom.identity.v1.access_pb2 import GetUserSummariesRequest
 from storyloom.learning.v1.events_pb2 import EnrollmentChanged
@@ -30,20 +30,20 @@ class Registry:
         try:
             course = await self._courses.GetCourse(GetCourseRequest(id=str(course_id)))
         except (NotFound, PermissionDenied) as error:
-            raise missing("course", field) from error
+            raise reference_not_found("There is no such course.", field=field) from error
         if course.status != CourseStatus.COURSE_STATUS_PUBLISHED:
-            state = CourseStatus.Name(course.status).removeprefix("COURSE_STATUS_").lower()
+            state = stored_name(CourseStatus, course.status)
             raise wrong_state("The course takes no enrolments.", state)
 
     async def check_user(self, user_id: UUID, field: str) -> None:
         if not await self.existing([user_id]):
-            raise missing("user", field)
+            raise reference_not_found("There is no such user.", field=field)
 
     async def check_users(self, user_ids: Sequence[UUID]) -> None:
         """Refuses, naming them, unless there are all of these users in the caller's tenant."""
         there = await self.existing(user_ids)
         if absent := [str(one) for one in user_ids if one not in there]:
-            raise missing("user", "user_ids", ids=",".join(absent))
+            raise reference_not_found("There is no such user.", field="user_ids", ids=",".join(absent))
 
     async def existing(self, user_ids: Sequence[UUID]) -> set[UUID]:
         found: set[UUID] = set()

@@ -7,6 +7,7 @@ from kit import audit
 from kit.access import require
 from kit.audit import Action
 from kit.db import Database
+from kit.enums import stored_name
 from kit.models import check_etag, now
 from kit.pagination import Page
 from services.learning import rules
@@ -69,7 +70,7 @@ class EnrollmentService:
                 page,
                 course_id=request.course_id,
                 user_id=request.user_id,
-                state=_stored_state(request.state),
+                state=stored_name(EnrollmentState, request.state),
             )
         rows, token = page.split(rows, key=lambda row: (row.id,))
         return enrollments_pb2.ListEnrollmentsResponse(
@@ -110,7 +111,3 @@ def enrollment_to_proto(row: Any) -> EnrollmentMessage:
     if row.withdraw_time:
         message.withdraw_time.FromDatetime(row.withdraw_time)
     return message
-
-
-def _stored_state(state: EnrollmentState) -> str:
-    return EnrollmentState.Name(state).removeprefix("ENROLLMENT_STATE_").lower() if state else ""

@@ -136,13 +136,13 @@ JOBS = (
 class Sums:
     """Adds what is pending of the sums over all learners, now and then for ever, tenant by tenant."""
 
-    def __init__(self, db: Database, *, seconds: float = SUM_SECONDS) -> None:
-        self._db, self._seconds = db, seconds
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
     async def run(self) -> None:
         """What fails is tried again when it is next due."""
         while True:
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(SUM_SECONDS)
             try:
                 await self.add()
             except Exception:

@@ -11,6 +11,7 @@ from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, WriteSession
+from kit.enums import stored_name
 from kit.errors import NotFound
 from kit.models import check_etag, now
 from kit.pagination import Page
@@ -70,7 +71,7 @@ class LearningSessionService:
                 page,
                 lesson_id=request.lesson_id,
                 user_id=request.user_id,
-                state=_stored_state(request.state),
+                state=stored_name(LearningSessionState, request.state),
                 at=at,
             )
         rows, token = page.split(rows, key=lambda row: (row.id,))
@@ -195,7 +196,3 @@ def session_to_proto(row: Any, at: datetime) -> SessionMessage:
     if state != "open":
         message.end_time.FromDatetime(row.end_time or row.last_seen_time)
     return message
-
-
-def _stored_state(state: LearningSessionState) -> str:
-    return LearningSessionState.Name(state).removeprefix("LEARNING_SESSION_STATE_").lower() if state else ""

@@ -9,6 +9,7 @@ from kit.access import denied, require
 from kit.audit import Action
 from kit.auth import current
 from kit.db import Database, ReadSession, WriteSession
+from kit.enums import stored_name
 from kit.errors import Aborted, NotFound
 from kit.models import now
 from kit.pagination import Page
@@ -58,7 +59,7 @@ class ProgressService:
             rules.check_open(published=standing.published, enrolled=True)
             _check_etag(standing, request.etag)
             recorded = standing.status, standing.position_percent
-            status, percent = rules.override(recorded, _stored_status(request.status))
+            status, percent = rules.override(recorded, stored_name(ProgressStatus, request.status))
             row = await queries.override_progress(session, standing, status, percent, at=now(), change=change)
             _record_override(session, row, request.reason.strip())
         return progress_to_proto(row)
@@ -83,7 +84,7 @@ class ProgressService:
                 page,
                 course_id=request.course_id,
                 user_id=request.user_id,
-                status=_stored_status(request.status),
+                status=stored_name(ProgressStatus, request.status),
             )
         rows, token = page.split(rows, key=lambda row: (row.id,))
         return progress_pb2.ListProgressResponse(progress=map(progress_to_proto, rows), next_page_token=token)
@@ -106,7 +107,7 @@ async def _advance(session: WriteSession, standing: Any, told: dict[str, Any], e
     at = now()
     recorded = standing.status, standing.position_percent
     report = (
-        _stored_status(told.get("status", ProgressStatus.PROGRESS_STATUS_UNSPECIFIED)),
+        stored_name(ProgressStatus, told.get("status", ProgressStatus.PROGRESS_STATUS_UNSPECIFIED)),
         told.get("position_percent", 0),
     )
     if recorded == rules.advance(recorded, report) and not rules.is_view_due(standing.last_view_time, at):
@@ -207,7 +208,3 @@ def _course_progress(user_id: UUID, course_id: UUID, units: Sequence[Any]) -> pr
 def _check_etag(standing: Any, etag: str) -> None:
     if etag and etag != str(standing.revision):
         raise Aborted("The progress was changed meanwhile; read it again.", reason=ErrorReason.STALE_ETAG)
-
-
-def _stored_status(status: ProgressStatus) -> str:
-    return ProgressStatus.Name(status).removeprefix("PROGRESS_STATUS_").lower() if status else ""

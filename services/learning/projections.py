@@ -8,6 +8,7 @@ from uuid import UUID
 
 from kit.auth import current
 from kit.db import Database, WriteSession
+from kit.enums import stored_name
 from kit.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from kit.ids import NIL
 from kit.models import now
@@ -44,7 +45,7 @@ async def on_course_changed(session: WriteSession, event: Event, course: CourseC
     if course.purged:
         await queries.delete_course(session, UUID(course.course_id))
         return
-    status = CourseStatus.Name(course.status).removeprefix("COURSE_STATUS_").lower()
+    status = stored_name(CourseStatus, course.status)
     values = {"title": course.title, "status": status, "deleted": course.deleted}
     await queries.upsert_course(session, {"id": UUID(course.course_id), **values})
 
@@ -146,7 +147,7 @@ def _lesson_values(lesson: Lesson | LessonChanged) -> dict[str, Any]:
         "course_id": UUID(lesson.course_id),
         "unit_id": UUID(lesson.unit_id),
         "title": lesson.title,
-        "status": LessonStatus.Name(lesson.status).removeprefix("LESSON_STATUS_").lower(),
+        "status": stored_name(LessonStatus, lesson.status),
         "position": lesson.position,
         "prerequisite_ids": [UUID(one) for one in lesson.prerequisite_ids],
     }

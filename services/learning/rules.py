@@ -7,8 +7,7 @@ from enum import StrEnum
 from itertools import pairwise
 from uuid import UUID, uuid5
 
-from kit.errors import FailedPrecondition, InvalidArgument
-from storyloom.type.v1.errors_pb2 import ErrorReason
+from kit.errors import InvalidArgument, wrong_state
 
 IDLE_CAP = timedelta(seconds=60)
 ABANDONED_AFTER = timedelta(minutes=30)
@@ -35,20 +34,6 @@ NOTHING = (Status.NOT_STARTED, 0)
 def own_id(user_id: UUID, chosen: UUID) -> UUID:
     """The id of what a client has named: whatever ids clients choose, one user's are never another's."""
     return uuid5(user_id, str(chosen))
-
-
-def wrong_state(message: str, state: str) -> FailedPrecondition:
-    """The refusal for the state that something is in."""
-    return FailedPrecondition(message, reason=ErrorReason.WRONG_STATE, metadata={"state": state})
-
-
-def missing(resource: str, field: str, **metadata: str) -> FailedPrecondition:
-    """The refusal for a reference to what is not there; `field` names it in the request."""
-    return FailedPrecondition(
-        f"There is no such {resource}.",
-        reason=ErrorReason.REFERENCE_NOT_FOUND,
-        metadata={"field": field, **metadata},
-    )
 
 
 def advance(recorded: tuple[str, int], told: tuple[str, int]) -> tuple[Status, int]:
@@ -87,11 +72,8 @@ def check_prerequisites(missing: Sequence[UUID], status: str) -> None:
     Who has completed the lesson stays free of prerequisites added since.
     """
     if missing and status != Status.COMPLETED:
-        raise FailedPrecondition(
-            "Complete the prerequisites of the lesson first.",
-            reason=ErrorReason.WRONG_STATE,
-            metadata={"state": "locked", "prerequisite_ids": ",".join(sorted(map(str, missing)))},
-        )
+        ids = ",".join(sorted(map(str, missing)))
+        raise wrong_state("Complete the prerequisites of the lesson first.", "locked", prerequisite_ids=ids)
 
 
 def check_member(*, enrolled: bool, recorded: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kit.access import require
 from kit.db import Database
+from kit.enums import stored_name
 from kit.models import now
 from services.learning.models import TenantActivity
 from services.learning.queries import tenant_activity as queries
@@ -30,7 +31,7 @@ class TenantAnalyticsService:
         require("read", TenantActivity())
         start, end = day_range(request.start_day, request.end_day, now().date())
         period = request.period or ActivityPeriod.ACTIVITY_PERIOD_DAY
-        name = ActivityPeriod.Name(period).removeprefix("ACTIVITY_PERIOD_").lower()
+        name = stored_name(ActivityPeriod, period)
         begins = list(periods(name, start, end))
         async with self.db.read() as session:
             counts = await queries.list_activity(session, name, begins[0], end)

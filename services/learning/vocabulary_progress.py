@@ -12,6 +12,7 @@ from kit import audit
 from kit.access import require, require_any
 from kit.auth import current, renew
 from kit.db import Database
+from kit.enums import stored_name
 from kit.errors import InvalidArgument
 from kit.ids import NIL
 from kit.models import now
@@ -68,7 +69,7 @@ class VocabularyProgressService:
                 page,
                 user_id=request.user_id,
                 vocabulary_id=request.vocabulary_id,
-                status=_stored_status(request.status),
+                status=stored_name(VocabularyStatus, request.status),
             )
         rows, token = page.split(rows, key=lambda row: (row.id,))
         return vocabulary_progress_pb2.ListVocabularyProgressResponse(
@@ -176,7 +177,3 @@ def vocabulary_progress_to_proto(row: Any) -> ProgressMessage:
         if at := getattr(row, name):
             getattr(message, name).FromDatetime(at)
     return message
-
-
-def _stored_status(status: VocabularyStatus) -> str:
-    return VocabularyStatus.Name(status).removeprefix("VOCABULARY_STATUS_").lower() if status else ""

@@ -9,7 +9,8 @@ from kit import audit
 from kit.access import require, require_any
 from kit.auth import current
 from kit.db import Database, WriteSession
-from kit.errors import InvalidArgument
+from kit.enums import stored_name
+from kit.errors import InvalidArgument, reference_not_found, wrong_state
 from kit.ids import NIL, new_id
 from kit.models import now
 from kit.pagination import Page
@@ -20,7 +21,6 @@ from services.learning.queries import vocabulary_reviews as queries
 from services.learning.queries.learners import lock_learner
 from services.learning.queries.vocabulary_progress import NewReview, list_memories, list_own
 from services.learning.queries.vocabulary_reviews import append_reviews
-from services.learning.rules import missing, wrong_state
 from services.learning.scheduling import KNOWN, NOTHING, is_possible
 from services.learning.vocabulary_progress import TOO_EARLY, time_of, told, vocabulary_progress_to_proto
 from services.learning.wordlists import Named, read_known
@@ -51,7 +51,7 @@ class VocabularyReviewService:
         user_id, review = current().subject, _new(request.vocabulary_review, "vocabulary_review.")
         require("create", _row(user_id, review))
         if not await self._words.existing([review.vocabulary_id]):
-            raise missing("vocabulary", "vocabulary_review.vocabulary_id")
+            raise reference_not_found("There is no such vocabulary.", field="vocabulary_review.vocabulary_id")
         async with self.db.write() as session:
             appended = await append_reviews(session, user_id, [review])
             if appended.refused:
@@ -144,7 +144,7 @@ def _new(sent: ReviewMessage, path: str) -> NewReview:
     return NewReview(
         event_id=UUID(sent.event_id) if sent.event_id else new_id(),
         vocabulary_id=UUID(sent.vocabulary_id),
-        rating=ReviewRating.Name(sent.rating).removeprefix("REVIEW_RATING_").lower(),
+        rating=stored_name(ReviewRating, sent.rating),
         review_time=at,
         duration=sent.duration.ToTimedelta(),
         source="online" if told_at - at <= ONLINE else "offline",

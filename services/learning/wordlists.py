@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from kit.enums import stored_name
 from kit.sheets import CsvRows, Problem, Table, UnreadableFile, plain, record
 from storyloom.content.v1.vocabularies_pb2 import PartOfSpeech
 
@@ -90,7 +91,7 @@ def _cells(row: Any, word: Any) -> Iterator[str]:
 
 
 def _part_of_speech(word: Any) -> str:
-    return PartOfSpeech.Name(word.part_of_speech).removeprefix("PART_OF_SPEECH_").lower()
+    return stored_name(PartOfSpeech, word.part_of_speech)
 
 
 def anki_lines(rows: Iterable[Any], words: dict[UUID, Any]) -> bytes:

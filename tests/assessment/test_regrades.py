@@ -10,8 +10,8 @@ import pytest
 
 from kit.errors import DeadlineExceeded
 from services.assessment import regrades as module
-from services.assessment.effects import Grader
 from services.assessment.queries import attempts as attempt_queries
+from services.assessment.regrade_effects import Grader
 from services.assessment.regrading import Change
 from storyloom.assessment.v1.attempts_pb2 import Attempt
 from storyloom.assessment.v1.question_parts_pb2 import Choice

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.assessment.effects import Effect, Grader
+from services.assessment.regrade_effects import Effect, Grader
 from services.assessment.regrading import DROP, FULL_MARKS, KEY, ORIGINAL, Change, Tally, fits, in_force
 from services.assessment.rules import Outcome
 

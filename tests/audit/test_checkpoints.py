@@ -22,6 +22,7 @@ from storyloom.audit.v1.checkpoints_pb2 import (
 )
 from storyloom.audit.v1.checkpoints_pb2_grpc import CheckpointServiceStub
 from tests.audit.growing import database, deliver, event, grown
+from tests.audit.test_merkle import continues
 from tests.stack import Person, School, refused
 from tools import verify_audit
 
@@ -124,7 +125,7 @@ class TestGetInclusionProof:
             found = await proven(school.auditor, entry.id)
             assert found.leaf_hash == merkle.leaf_hash(leaves[entry.id])
             root, size = found.checkpoint.root_hash, found.checkpoint.tree_size
-            assert merkle.includes(found.leaf_hash, found.leaf_index, size, list(found.hashes), root)
+            assert verify_audit.includes(found.leaf_hash, found.leaf_index, size, list(found.hashes), root)
 
     async def test_may_be_of_any_checkpoint_since(self, school: School) -> None:
         one = event(school.auditor.tenant_id)
@@ -165,7 +166,7 @@ class TestGetConsistencyProof:
             for after in grew[place:]:
                 found = await continued(school.auditor, from_size=before.tree_size, to_size=after.tree_size)
                 assert found.checkpoint == after
-                assert merkle.continues(
+                assert continues(
                     before.tree_size, after.tree_size, list(found.hashes), before.root_hash, after.root_hash
                 )
 

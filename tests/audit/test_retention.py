@@ -10,7 +10,6 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from deploy.backups.server import scratch_server
 from kit.settings import SettingsError
 from services.audit.retention import Months
 from services.audit.signing import Head
@@ -19,14 +18,16 @@ from tests.audit.test_exports import File, exported, hash_of, in_tree, root_of
 from tests.audit.test_legal_holds import put
 from tests.audit.test_legal_holds import release as release_hold
 from tests.audit.test_partitions import OLD, id_at, in_old
-from tests.postgres import migrated
+from tests.postgres import empty_server, migrated
 from tests.stack import School, Stack, found_school
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="class")
 async def school() -> AsyncIterator[School]:
     """Of its own: months are dropped in order, and what other tests leave in an older one keeps all that follow."""
-    async with scratch_server() as admin_url:
+    async with empty_server() as admin_url:
         running = Stack(await migrated(admin_url))
         with pytest.MonkeyPatch.context() as monkeypatch:
             await running.start(monkeypatch)

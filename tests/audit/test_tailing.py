@@ -61,6 +61,11 @@ async def watching(person: Person, **request: Any) -> AsyncIterator[Stream]:
         stream.call.cancel()
 
 
+@pytest.fixture(autouse=True)
+def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tailing, "HEARTBEAT_SECONDS", 1.0)
+
+
 def told(school: School, number: int, entity_id: str, **values: Any) -> list[Any]:
     return [event(school.auditor.tenant_id, entity_id=entity_id, **values) for _ in range(number)]
 

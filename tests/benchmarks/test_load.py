@@ -10,6 +10,8 @@ from benchmarks import drivers, echo, load
 from benchmarks.__main__ import echo_server
 from benchmarks.load import Plan, Request
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Web:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from services.content.matching import Found, Term, find
 from services.content.personalising import LARGEST_UNKNOWN_SHARE, Personal, State, most_frequent, personalise
-from services.content.weaving import chunks, undo, wanted
+from services.content.weaving import chunks, wanted
+from tests.content.test_weaving import undo
 
 LETTERS = "abcdefgh"
 TERMS = [Term(letter, letter, letter.upper(), "noun" if letter < "e" else "verb", f"?{letter}") for letter in LETTERS]

@@ -15,7 +15,8 @@ from services.content import versioning
 from services.content.segmentation import paragraphs
 from services.content.story_versions import make_version
 from services.content.versioning import Wish
-from services.content.weaving import Target, undo
+from services.content.weaving import Target
+from tests.content.test_weaving import undo
 
 PARAGRAPHS = st.text(alphabet=st.sampled_from("aă ộ.\n\r\t“”Nn1"), min_size=1, max_size=80)
 TITLE = "Mèo và chó"

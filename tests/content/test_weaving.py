@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from services.content import weaving
 from services.content.matching import Term
 from services.content.segmentation import paragraphs, reading_minutes, word_count
-from services.content.weaving import Annotation, Chunk, Share, Target, Weave, chunks, undo
+from services.content.weaving import Annotation, Chunk, Share, Target, Weave, chunks
 
 weave = partial(weaving.weave, language="vi")
 ALL = [Target("noun", Decimal(1)), Target("verb", Decimal(1))]
@@ -27,6 +27,11 @@ STUDENT = Term("student", "học sinh", "student", "noun")
 ORCHID = Term("orchid", "lan", "orchid", "noun")
 PEACE = Term("peace", "an", "peace", "noun")
 Form = Literal["NFC", "NFD", "NFKD"]
+
+
+def undo(chunks: Iterable[Chunk]) -> str:
+    """The source text, exactly, from its chunks in the order of their positions."""
+    return "".join(chunk.source for chunk in chunks if chunk.kind != "explain")
 
 
 def woven(text: str, *terms: Term, protected: Sequence[tuple[int, int]] = ()) -> str:

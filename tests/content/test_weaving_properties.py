@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from services.content.matching import Term, find
 from services.content.segmentation import fold, names, paragraphs, sentence_starts, tokenize
-from services.content.weaving import GAP, Target, chunks, ratios_of, undo, weave
+from services.content.weaving import GAP, Target, chunks, ratios_of, weave
+from tests.content.test_weaving import undo
 
 
 class Sample(NamedTuple):

@@ -3,10 +3,14 @@
 import fnmatch
 import re
 
+import pytest
+
 from deploy import citus
 from kit.settings import SERVICES
 from tests.contract.databases import Scratch
 from tests.contract.tree import nothing
+
+pytestmark = pytest.mark.slow
 
 TABLES = """
 SELECT c.oid::regclass::text AS name, c.relname = 'alembic_version' AS bookkeeping FROM pg_class c

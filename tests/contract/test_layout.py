@@ -48,7 +48,7 @@ NAMED_MODULES = {
         *("answering", "arranging", "bodies", "grading", "marks", "question_messages", "story_questions", "texts"),
         *("exchange", "filing"),
         *("composing", "jobs", "lessons", "papers"),
-        *("analysis", "effects", "regrading"),
+        *("analysis", "regrade_effects", "regrading"),
     },
     "audit": {
         *("exporting", "merkle", "publishing", "recording", "retention"),
@@ -57,7 +57,7 @@ NAMED_MODULES = {
 }
 RULE_MODULES = {
     *("rules", "backoff", "bodies", "captions", "diffing", "grading", "highlighting", "japanese", "matching", "merkle"),
-    *("analysis", "effects", "regrading"),
+    *("analysis", "regrade_effects", "regrading"),
     *("answering", "arranging", "marks", "texts"),
     *("composing", "covering", "levels", "material", "packaging"),
     *("offline", "personalising"),

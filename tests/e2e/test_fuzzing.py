@@ -11,7 +11,7 @@ from deploy.rest import Rest
 from tests.profile import PROOF
 from tests.running import Running
 
-EXAMPLES = "60" if PROOF else "4"
+EXAMPLES = "60" if PROOF else "2"
 # Some of them would end the session that the others are made with, and one never ends.
 LEFT_OUT = r"signOut|changePassword|deactivate|DELETE /v1/users|auditLogs:watch"
 

@@ -13,9 +13,8 @@ from uuid import uuid4
 import asyncpg
 import grpc
 
-from deploy.backups.server import scratch_server
 from kit.settings import SERVICES
-from tests.postgres import Cluster, migrated
+from tests.postgres import Cluster, empty_server, migrated
 from tests.stack import School, Stack, found_school
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "GRPC_ENABLE_FORK_SUPPORT")
@@ -112,7 +111,7 @@ class Processes(Stack):
 @asynccontextmanager
 async def processes(folder: Path, *names: str) -> AsyncIterator[tuple[Processes, School]]:
     """These services, with a school whose people sign in for real."""
-    async with scratch_server() as admin_url:
+    async with empty_server() as admin_url:
         running = Processes(await migrated(admin_url), folder)
         try:
             async with asyncio.timeout(60):

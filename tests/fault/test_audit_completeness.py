@@ -25,8 +25,8 @@ from tests.profile import PROOF
 from tests.stack import PASSWORD, Person, School
 
 # Of each of the two that take part in a delivery.
-KILLS = 150 if PROOF else 8
-DOWN_SECONDS = 300.0 if PROOF else 8.0
+KILLS = 150 if PROOF else 5
+DOWN_SECONDS = 300.0 if PROOF else 4.0
 CATCH_UP_SECONDS = 30.0
 WRITERS = 4
 # While audit is down for long: a busy platform's.

@@ -28,8 +28,8 @@ from storyloom.identity.v1.tenants_pb2_grpc import TenantServiceStub
 from tests.profile import PROOF
 from tests.stack import PASSWORD, School, free_port
 
-POOL, TENANTS, AT_ONCE, CALLERS = 4, 50, 5, 6
-CALLS = 20_000 if PROOF else 2_000
+POOL, TENANTS, AT_ONCE, CALLERS = 4, 50 if PROOF else 25, 5, 6
+CALLS = 20_000 if PROOF else 1_500
 CANCELLED_SHARE = 1 / 3
 # Calls take some milliseconds here: cancellations fall before, between and behind all their statements.
 LONGEST_PATIENCE = 0.03

@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from deploy.backups.server import scratch_server
 from tests.kit.toy import Toy, serving_toy
 from tests.pgbouncer import ASKED_FOR
+from tests.postgres import empty_server
 
 
 @pytest.fixture(scope="session")
 async def toy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Toy]:
     """The service, serving until the session ends."""
-    async with scratch_server() as admin_url:
+    async with empty_server() as admin_url:
         folder = tmp_path_factory.mktemp("toy")
         async with serving_toy(admin_url, folder, connections=ASKED_FOR, pool_size=7) as running:
             yield running

@@ -19,6 +19,8 @@ from tests.contract import databases
 from tests.contract.databases import Scratch
 from tests.postgres import Cluster
 
+pytestmark = pytest.mark.slow
+
 FILE = '''
 """A change."""
 from alembic import op
@@ -154,7 +156,6 @@ class TestTwoAtOnce:
 
 
 class TestBuildIndex:
-    @pytest.mark.slow
     async def test_that_was_killed_is_built_anew(self, shelves: Shelves) -> None:
         shelves.write(INDEX)
         writer = await asyncpg.connect(shelves.scratch.superuser_url)

@@ -310,6 +310,7 @@ def samples() -> tuple[tuple[Access, Snapshot], ...]:
     return tuple(found)
 
 
+@pytest.mark.slow
 class TestFaultsInEitherCompiler:
     @pytest.mark.parametrize("name", MUTANTS)
     async def test_are_noticed(self, pages: AsyncConnection, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from google.rpc import error_details_pb2
 from kit import errors
 from kit.clients import Clients
 from kit.errors import StoryloomError, from_exception, sqlstate
+from kit.models import now
 from kit.telemetry import Telemetry
 from storyloom.identity.v1 import sessions_pb2
 from storyloom.identity.v1.sessions_pb2_grpc import SessionServiceStub
@@ -40,7 +42,6 @@ EXAMPLES: tuple[StoryloomError, ...] = (
     errors.Unavailable("The database is restarting; try again."),
     errors.DeadlineExceeded("Too late."),
     errors.Cancelled("Gone."),
-    errors.Unimplemented("No such method."),
     errors.Internal(),
 )
 
@@ -86,6 +87,17 @@ class TestNextHop:
         async with refused(ErrorReason.Name(example.reason), code=example.code) as second:
             await toy.stub().Misbehave(toy.pb.Note(text="example"))
         assert first.status.SerializeToString(True) == second.status.SerializeToString(True)
+
+
+class TestExisting:
+    @pytest.mark.parametrize("row", [None, SimpleNamespace(deleted_at=now())])
+    def test_refuses_what_is_not_there_and_what_is_deleted(self, row: Any) -> None:
+        with pytest.raises(errors.NotFound):
+            errors.existing(row, "story", also_deleted=False)
+
+    def test_answers_with_what_is_there_and_deleted_rows_where_they_count(self) -> None:
+        for row, also_deleted in ((SimpleNamespace(deleted_at=None), False), (SimpleNamespace(deleted_at=now()), True)):
+            assert errors.existing(row, "story", also_deleted=also_deleted) is row
 
 
 class TestForeignStatus:

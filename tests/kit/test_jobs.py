@@ -180,7 +180,6 @@ class TestRunner:
     ) -> None:
         """As if the connection that keeps others away had been lost."""
         visits = Visits()
-
         moved: list[Any] = []
 
         def meddle(standing: Standing) -> None:
@@ -189,7 +188,8 @@ class TestRunner:
                 moved.append(asyncio.ensure_future(table.execute(change, visits.name)))
 
         with pytest.raises(JobError, match="changed by somebody else"):
-            await runner(db, visits, tell=meddle).run()
+            # It rests between batches: otherwise it could always be the next one to get the row.
+            await runner(db, visits, tell=meddle, delay=0.1).run()
         await asyncio.gather(*moved)
         assert len(visits.rows) < len(words)
 

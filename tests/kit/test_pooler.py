@@ -10,22 +10,22 @@ import asyncpg
 import pytest
 from sqlalchemy import func, select, text
 
-from deploy.backups.server import scratch_server
 from kit.connecting import LIMITS
 from kit.db import Database
 from kit.telemetry import Telemetry
 from tests.kit import test_db
 from tests.kit.toy import ROLE, Toy, serving_toy
 from tests.pgbouncer import ABSENT, PROGRAM
+from tests.postgres import empty_server
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=ABSENT)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason=ABSENT)]
 CONNECTIONS, PROCESSES, POOL = 3, 5, 4
 
 
 @pytest.fixture(scope="module")
 async def toy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Toy]:
     """The service behind PgBouncer, with fewer server connections than it has of its own."""
-    async with scratch_server() as admin_url:
+    async with empty_server() as admin_url:
         folder = tmp_path_factory.mktemp("pooled")
         async with serving_toy(admin_url, folder, connections=CONNECTIONS, pool_size=7) as running:
             yield running

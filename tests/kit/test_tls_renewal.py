@@ -152,11 +152,12 @@ class TestRenewal:
             assert await reach(served, shows(OURS.issue("content"), trusts=THEIRS)) is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.slow
 class TestConnection:
     async def test_is_made_anew_after_a_while_without_losing_a_call(
         self, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(kit_tls, "CONNECTION_SECONDS", 1)
+        monkeypatch.setattr("kit.server.CONNECTION_SECONDS", 1)
         async with serving(toy, place(tmp_path / "toy", OURS.issue("toy"))) as (served, witness):
             async with calling(served, place(tmp_path / "content", OURS.issue("content"))) as stub:
                 end = asyncio.get_running_loop().time() + 3

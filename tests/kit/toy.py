@@ -110,7 +110,6 @@ class Toy:
     tenant: UUID = field(default_factory=uuid4)
     policies: dict[UUID, list[PolicyInForce]] = field(default_factory=dict)
     failing: dict[str, Exception] = field(default_factory=dict)
-    looked_up: int = 0
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -325,7 +324,6 @@ def _trust(toy: Toy) -> Trust:
         return {"keys": [toy.key.as_dict(private=False)]}
 
     async def snapshots(tenant_id: UUID, user_id: UUID) -> Snapshot:
-        toy.looked_up += 1
         return toy.snapshots[tenant_id, user_id]
 
     async def changes() -> AsyncIterator[Change | None]:

@@ -17,6 +17,8 @@ from kit.ids import new_id
 from services.learning.xapi import VERBS, Told, duration, home_page, instant, score, statement
 from tests.profile import PROOF
 
+pytestmark = pytest.mark.slow
+
 BASE = "https://school.example"
 AT = datetime(2026, 11, 22, 7, 30, 1, 234567, tzinfo=UTC)
 ROW = UUID("01a20431-6e0b-7d06-a3a6-0c2d9a5f6a11")

@@ -284,7 +284,7 @@ def refuse(element: Element, report: Report, message: str, *, file: str = "", pa
         report.refused(name, place, message)
 
 
-def refuse_rest(element: Element, report: Report, message: str, *, file: str = "", path: str = "") -> None:
+def refuse_rest(element: Element, report: Report, message: str, *, file: str, path: str = "") -> None:
     """Tells that all that was not taken in the element is lost; it is not in it afterwards."""
     path = path or element.name
     for name in [name for name in element.attributes if name not in element._known]:

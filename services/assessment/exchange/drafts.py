@@ -88,9 +88,7 @@ class Format(Protocol):
     Reading what `write` made gives drafts of the same content, for all drafts that were read.
     """
 
-    NAME: str
     MEDIA_TYPE: str
-    EXTENSION: str
 
     def recognises(self, data: bytes) -> bool: ...
 

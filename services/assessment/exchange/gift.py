@@ -11,7 +11,7 @@ from services.assessment.exchange.gift_text import unescaped
 from services.assessment.exchange.gift_writing import Unspeakable, written
 from services.assessment.exchange.report import Place, Report
 
-NAME, MEDIA_TYPE, EXTENSION = "gift", "text/plain; charset=utf-8", "gift"
+MEDIA_TYPE = "text/plain; charset=utf-8"
 CATEGORY = "$CATEGORY:"
 
 

@@ -35,7 +35,7 @@ class Plain(NamedTuple):
 class Reduction:
     """Makes text of a walk through elements, from whatever parser it comes. White space is as a browser shows it."""
 
-    def __init__(self, *, breaks: bool = False) -> None:
+    def __init__(self, *, breaks: bool) -> None:
         """With `breaks`, line breaks of the source are line breaks."""
         self._breaks = breaks
         self._parts: list[str] = []

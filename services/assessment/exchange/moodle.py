@@ -10,7 +10,7 @@ from services.assessment.exchange.moodle_reading import Misfit, read_question
 from services.assessment.exchange.moodle_writing import Unspeakable, written
 from services.assessment.exchange.report import Place, Report
 
-NAME, MEDIA_TYPE, EXTENSION = "moodle_xml", "application/xml", "xml"
+MEDIA_TYPE = "application/xml"
 
 
 def recognises(data: bytes) -> bool:

@@ -31,7 +31,7 @@ REFUSED = {
 YES = {"1", "true"}
 GAP = re.compile(r"\[\[([0-9]{1,3})\]\]")
 # What stands for a blank while a text is made plain: XML cannot have it.
-HOLE, BLANK = "\0", "___"
+BLANK = "___"
 
 
 class Misfit(Exception):

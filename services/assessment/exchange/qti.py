@@ -7,9 +7,7 @@ from services.assessment.exchange.drafts import LIMITS, Draft, Imported, Limits,
 from services.assessment.exchange.qti_names import ITEM_NAMESPACE, OLD_NAMESPACES
 from services.assessment.exchange.qti_packages import MANIFEST, read_one, read_package, write_package
 
-NAME = "QTI"
 MEDIA_TYPE = "application/zip"
-EXTENSION = "zip"
 ZIP = b"PK\x03\x04"
 ROOTS = ("<assessmentItem", "<qti-assessment-item", ":assessmentItem", ":qti-assessment-item")
 BEGINNING = 4_000

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.assessment.bodies import MOST
 from services.assessment.exchange.documents import Element, Kept, refuse, refuse_rest, settle
-from services.assessment.exchange.drafts import LIMITS, Draft, Limits
+from services.assessment.exchange.drafts import Draft, Limits
 from services.assessment.exchange.numbers import plain_number
 from services.assessment.exchange.qti_bodies import INTERACTIONS, Asked, Refused, read_body
 from services.assessment.exchange.qti_declared import Declared, decimal, key_of, read_declared, worth
@@ -26,7 +26,7 @@ FILES = ("qti-assessment-stimulus-ref", "qti-stylesheet")
 MOST_TITLE = 60
 
 
-def read_item(root: Element, file: str = "", limits: Limits = LIMITS) -> Draft:
+def read_item(root: Element, file: str, limits: Limits) -> Draft:
     """The question that an item asks; `Refused` when it asks none that there is a type for. The item is spent then."""
     old = modernised(root)
     return _Item(root, file, limits).read(old)

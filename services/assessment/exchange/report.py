@@ -1,6 +1,5 @@
 """What became of everything in a file of questions: nothing may vanish without being told."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -64,16 +63,3 @@ class Report:
                 for one in self.findings
             ]
         )
-
-    def grouped(self) -> Iterator[tuple[Kind, str, str, list[Place]]]:
-        """The findings as people read them: kind, element, message, and all the places where it is so."""
-        found: dict[tuple[Kind, str, str], list[Place]] = {}
-        for one in self.findings:
-            found.setdefault((one.kind, one.element, one.message), []).append(one.place)
-        for (kind, element, message), places in found.items():
-            yield kind, element, message, places
-
-
-def count(findings: Iterable[Finding], kind: Kind) -> int:
-    """How many of them are of the kind."""
-    return sum(one.kind is kind for one in findings)

@@ -13,12 +13,12 @@ from sqlalchemy.orm import aliased
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import Aborted, NotFound
+from kit.errors import Aborted, existing
 from kit.pagination import Page
 from services.assessment import rules
 from services.assessment.composing import Pick
 from services.assessment.models import Attempt, Extension, Quiz, QuizResult
-from services.assessment.queries.base import Rows, one_of
+from services.assessment.queries.base import Rows
 from services.assessment.queries.questions import PURGES
 from services.assessment.queries.quizzes import QUIZ
 from services.assessment.queries.regrades import list_changes
@@ -109,9 +109,7 @@ Other = aliased(Attempt, name="other")
 
 async def get_attempt(session: ReadSession, attempt_id: UUID) -> Taking:
     """The attempt with its questions in order, what was answered so far and, once it is over, the result."""
-    row = await session.fetchrow(ATTEMPT, attempt_id)
-    if row is None:
-        raise NotFound("attempt")
+    row = existing(await session.fetchrow(ATTEMPT, attempt_id), "attempt")
     versions = await REMEMBERED.get(session, row.version_ids)
     answers = json.loads(row.answers) if row.answers else {}
     changes = await list_changes(session, row.quiz_id, row.regrade_count) if row.regrade_count else ()
@@ -225,7 +223,7 @@ async def get_quiz_to_take(session: ReadSession, quiz_id: UUID, user_id: UUID) -
         .outerjoin(Extension, _of(quiz_id, user_id))
         .where(Quiz.tenant_id == session.tenant_id, Quiz.id == quiz_id, Quiz.deleted_at.is_(None))
     )
-    return one_of(await session.execute(statement), "quiz")
+    return existing((await session.execute(statement)).one_or_none(), "quiz")
 
 
 async def insert_attempt(session: WriteSession, attempt: Taking) -> None:

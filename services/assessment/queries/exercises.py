@@ -7,13 +7,12 @@ from sqlalchemy import Row, Select, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import FailedPrecondition, NotFound
+from kit.errors import existing, reference_not_found, wrong_state
 from kit.pagination import Page
 from services.assessment.models import Exercise, Question, QuestionVersion
-from services.assessment.queries.base import Rows, columns, one_of
+from services.assessment.queries.base import Rows, columns
 from services.assessment.queries.quizzes import LATEST
-from services.assessment.rules import PUBLISHED, wrong_state
-from storyloom.type.v1.errors_pb2 import ErrorReason
+from services.assessment.rules import PUBLISHED
 
 EXERCISE: Select[Any] = select(*columns(Exercise))
 BASIC: Select[Any] = select(*(one for one in columns(Exercise) if one.key != "passage"))
@@ -22,17 +21,15 @@ BASIC: Select[Any] = select(*(one for one in columns(Exercise) if one.key != "pa
 async def get_exercise(session: WriteSession, exercise_id: str, *, deleted: bool = False) -> Exercise:
     """The exercise, locked; deleted ones are found only when asked for."""
     statement = select(Exercise).where(Exercise.tenant_id == session.tenant_id, Exercise.id == UUID(exercise_id))
-    found: Exercise | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None or (found.deleted_at and not deleted):
-        raise NotFound("exercise")
-    return found
+    exercise: Exercise | None = await session.scalar(statement.with_for_update())
+    return existing(exercise, "exercise", also_deleted=deleted)
 
 
 async def get_exercise_row(session: ReadSession, exercise_id: str) -> Row[Any]:
     statement = EXERCISE.where(
         Exercise.tenant_id == session.tenant_id, Exercise.id == UUID(exercise_id), Exercise.deleted_at.is_(None)
     )
-    return one_of(await session.execute(statement), "exercise")
+    return existing((await session.execute(statement)).one_or_none(), "exercise")
 
 
 async def list_exercises(session: ReadSession, page: Page, *, lesson_id: str, status: str) -> tuple[Rows, str]:
@@ -57,11 +54,7 @@ async def check_exercise(session: WriteSession, exercise_id: str) -> None:
     )
     status = await session.scalar(statement.with_for_update(read=True))
     if status is None:
-        raise FailedPrecondition(
-            f"There is no exercise {exercise_id}.",
-            reason=ErrorReason.REFERENCE_NOT_FOUND,
-            metadata={"field": "question.exercise_id", "id": exercise_id},
-        )
+        raise reference_not_found(f"There is no exercise {exercise_id}.", field="question.exercise_id", id=exercise_id)
     if status != PUBLISHED:
         raise wrong_state(f"The exercise is {status}; questions are about published ones.", status)
 

@@ -7,10 +7,10 @@ from sqlalchemy import Row, Select, and_, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.assessment.models import Extension, Quiz
-from services.assessment.queries.base import Rows, columns, one_of
+from services.assessment.queries.base import Rows, columns
 
 # Those of deleted quizzes are hidden with them.
 EXTENSION: Select[Any] = select(*columns(Extension)).join(
@@ -20,7 +20,7 @@ EXTENSION: Select[Any] = select(*columns(Extension)).join(
 
 async def get_extension(session: ReadSession, extension_id: UUID) -> Row[Any]:
     statement = EXTENSION.where(Extension.tenant_id == session.tenant_id, Extension.id == extension_id)
-    return one_of(await session.execute(statement), "extension")
+    return existing((await session.execute(statement)).one_or_none(), "extension")
 
 
 async def get_extension_to_change(session: WriteSession, extension_id: UUID) -> tuple[Extension, Quiz]:
@@ -31,9 +31,7 @@ async def get_extension_to_change(session: WriteSession, extension_id: UUID) -> 
         .where(Extension.tenant_id == session.tenant_id, Extension.id == extension_id)
         .with_for_update(of=Extension)
     )
-    found: Any = (await session.execute(statement)).one_or_none()
-    if found is None:
-        raise NotFound("extension")
+    found: Any = existing((await session.execute(statement)).one_or_none(), "extension")
     return found[0], found[1]
 
 

@@ -6,9 +6,10 @@ from uuid import UUID
 from sqlalchemy import Row, select
 
 from kit.db import ReadSession
+from kit.errors import existing
 from kit.pagination import Page
 from services.assessment.models import QuestionVersion
-from services.assessment.queries.base import Rows, one_of
+from services.assessment.queries.base import Rows
 
 COLUMNS = (
     QuestionVersion.id,
@@ -20,13 +21,12 @@ COLUMNS = (
 
 
 async def get_version(session: ReadSession, question_id: UUID, version: int) -> Row[Any]:
-    """The version of the question."""
     statement = select(*COLUMNS).where(
         QuestionVersion.tenant_id == session.tenant_id,
         QuestionVersion.question_id == question_id,
         QuestionVersion.version == version,
     )
-    return one_of(await session.execute(statement), "question_version")
+    return existing((await session.execute(statement)).one_or_none(), "question_version")
 
 
 async def list_versions(session: ReadSession, page: Page, question_id: UUID) -> tuple[Rows, str]:

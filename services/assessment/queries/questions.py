@@ -8,11 +8,11 @@ from sqlalchemy import ARRAY, Row, Select, Text, and_, cast, delete, func, selec
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.assessment import rules
 from services.assessment.models import Attempt, Question, QuestionVersion, Quiz, QuizQuestion, Regrade
-from services.assessment.queries.base import Rows, one_of
+from services.assessment.queries.base import Rows
 
 COLUMNS = [one for one in Question.__table__.columns if one.key not in ("tenant_id", "search_key")]
 QUESTION: Select[Any] = select(*COLUMNS, QuestionVersion.body).join(
@@ -41,10 +41,8 @@ FROM (SELECT ARRAY(SELECT '% ' || word || '%' FROM unnest(assessment.words_of($2
 async def get_question(session: WriteSession, question_id: str, *, deleted: bool = False) -> Question:
     """The question, locked; deleted ones are found only when asked for."""
     statement = select(Question).where(Question.tenant_id == session.tenant_id, Question.id == UUID(question_id))
-    found: Question | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None or (found.deleted_at and not deleted):
-        raise NotFound("question")
-    return found
+    question: Question | None = await session.scalar(statement.with_for_update())
+    return existing(question, "question", also_deleted=deleted)
 
 
 async def get_body(session: ReadSession, question: Question) -> dict[str, Any]:
@@ -67,7 +65,7 @@ async def get_question_row(session: ReadSession, question_id: str) -> Row[Any]:
     statement = QUESTION.where(
         Question.tenant_id == session.tenant_id, Question.id == UUID(question_id), Question.deleted_at.is_(None)
     )
-    return one_of(await session.execute(statement), "question")
+    return existing((await session.execute(statement)).one_or_none(), "question")
 
 
 async def list_some(session: ReadSession, question_ids: Sequence[UUID]) -> Rows:

@@ -8,14 +8,13 @@ from sqlalchemy import Row, Select, and_, delete, func, insert, select
 
 from kit.access import require_any, visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import FailedPrecondition, NotFound, PermissionDenied
+from kit.errors import PermissionDenied, existing, reference_not_found
 from kit.ids import new_id
 from kit.pagination import Page
 from services.assessment.bodies import tag_key
 from services.assessment.composing import Composed, Pick, Slot
 from services.assessment.models import Question, QuestionVersion, Quiz, QuizDraw, QuizQuestion
-from services.assessment.queries.base import Rows, columns, one_of
-from storyloom.type.v1.errors_pb2 import ErrorReason
+from services.assessment.queries.base import Rows, columns
 
 QUIZ: Select[Any] = select(*columns(Quiz))
 LATEST = and_(
@@ -52,15 +51,13 @@ WHERE draw.tenant_id = $1 AND draw.quiz_id = $2 AND NOT draw.listed
 async def get_quiz(session: WriteSession, quiz_id: str, *, deleted: bool = False) -> Quiz:
     """The quiz, locked; deleted ones are found only when asked for."""
     statement = select(Quiz).where(Quiz.tenant_id == session.tenant_id, Quiz.id == UUID(quiz_id))
-    found: Quiz | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None or (found.deleted_at and not deleted):
-        raise NotFound("quiz")
-    return found
+    quiz: Quiz | None = await session.scalar(statement.with_for_update())
+    return existing(quiz, "quiz", also_deleted=deleted)
 
 
 async def get_quiz_row(session: ReadSession, quiz_id: str) -> Row[Any]:
     statement = QUIZ.where(Quiz.tenant_id == session.tenant_id, Quiz.id == UUID(quiz_id), Quiz.deleted_at.is_(None))
-    return one_of(await session.execute(statement), "quiz")
+    return existing((await session.execute(statement)).one_or_none(), "quiz")
 
 
 async def list_quizzes(session: ReadSession, page: Page, *, lesson_id: str, status: str) -> tuple[Rows, str]:
@@ -127,11 +124,7 @@ async def check_questions(session: WriteSession, items: Iterable[Composed]) -> N
     found = set((await session.execute(statement.with_for_update(read=True))).scalars())
     for one in question_ids:
         if one not in found:
-            raise FailedPrecondition(
-                f"There is no question {one}.",
-                reason=ErrorReason.REFERENCE_NOT_FOUND,
-                metadata={"field": "quiz.items", "id": str(one)},
-            )
+            raise reference_not_found(f"There is no question {one}.", field="quiz.items", id=str(one))
 
 
 async def replace_quiz_items(session: WriteSession, quiz_id: UUID, items: Sequence[Composed]) -> None:

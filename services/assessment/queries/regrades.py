@@ -12,15 +12,14 @@ from sqlalchemy.orm import aliased
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import FailedPrecondition
+from kit.errors import FailedPrecondition, existing, reference_not_found
 from kit.pagination import Page
 from services.assessment import regrading
 from services.assessment.models import Attempt, PastResult, QuizResult, Regrade
-from services.assessment.queries.base import Rows, columns, one_of
+from services.assessment.queries.base import Rows, columns
 from services.assessment.queries.versions import REMEMBERED, Version
 from services.assessment.regrading import APPLIED, APPLYING, Change, Tally
 from services.assessment.rules import Outcome
-from storyloom.type.v1.errors_pb2 import ErrorReason
 
 REGRADE: Select[Any] = select(*columns(Regrade))
 # Those that keep one of the versions, and whose result does not know the regrade yet.
@@ -69,10 +68,8 @@ Next = aliased(PastResult, name="next")
 
 
 async def get_regrade(session: ReadSession, regrade_id: UUID) -> Row[Any]:
-    return one_of(
-        await session.execute(REGRADE.where(Regrade.tenant_id == session.tenant_id, Regrade.id == regrade_id)),
-        "regrade",
-    )
+    statement = REGRADE.where(Regrade.tenant_id == session.tenant_id, Regrade.id == regrade_id)
+    return existing((await session.execute(statement)).one_or_none(), "regrade")
 
 
 async def list_regrades(session: ReadSession, page: Page, quiz_id: UUID) -> tuple[Rows, str]:
@@ -89,7 +86,7 @@ async def find_latest(session: ReadSession, quiz_id: UUID, question_id: UUID) ->
         .order_by(Regrade.number.desc())
         .limit(1)
     )
-    found: Regrade | None = (await session.execute(statement)).scalar_one_or_none()
+    found: Regrade | None = await session.scalar(statement)
     return found
 
 
@@ -101,7 +98,7 @@ async def find_applying(session: WriteSession, quiz_id: UUID) -> Regrade | None:
         .order_by(Regrade.number)
         .limit(1)
     )
-    found: Regrade | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
+    found: Regrade | None = await session.scalar(statement.with_for_update())
     return found
 
 
@@ -122,11 +119,8 @@ async def list_pinned(session: ReadSession, quiz_id: UUID, question_id: UUID) ->
 
 
 def _missing(field: str, question_id: UUID) -> FailedPrecondition:
-    return FailedPrecondition(
-        "No attempt at the quiz has the question, or there is no such version of it.",
-        reason=ErrorReason.REFERENCE_NOT_FOUND,
-        metadata={"field": field, "id": str(question_id)},
-    )
+    message = "No attempt at the quiz has the question, or there is no such version of it."
+    return reference_not_found(message, field=field, id=str(question_id))
 
 
 async def list_changes(session: ReadSession, quiz_id: UUID, most: int) -> list[Change]:

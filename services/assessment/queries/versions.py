@@ -26,8 +26,8 @@ class Version(NamedTuple):
 class Remembered:
     """The versions that were used last, by tenant and id."""
 
-    def __init__(self, *, most: int = MOST_CHARACTERS) -> None:
-        self._most, self._characters = most, 0
+    def __init__(self) -> None:
+        self._characters = 0
         self._known: OrderedDict[tuple[UUID, UUID], tuple[Version, int]] = OrderedDict()
 
     async def get(self, session: ReadSession, version_ids: Iterable[UUID]) -> dict[UUID, Version]:
@@ -47,7 +47,7 @@ class Remembered:
     def _keep(self, key: tuple[UUID, UUID], version: Version, size: int) -> None:
         self._known[key] = version, size
         self._characters += size
-        while self._characters > self._most:
+        while self._characters > MOST_CHARACTERS:
             _, (_, gone) = self._known.popitem(last=False)
             self._characters -= gone
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, false, func, not_, or_,
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.models import now
 from kit.pagination import Page
 from services.audit.models import Approval, ApprovalAuthor, ApprovalDecision
@@ -24,18 +24,13 @@ APPROVAL: Select[Any] = select(*(column for column in Approval.__table__.columns
 async def get_approval(session: WriteSession, approval_id: str) -> Approval:
     """The approval, locked: decisions on it are made one after the other."""
     statement = select(Approval).where(Approval.tenant_id == session.tenant_id, Approval.id == UUID(approval_id))
-    approval: Approval | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if approval is None:
-        raise NotFound("approval")
-    return approval
+    approval: Approval | None = await session.scalar(statement.with_for_update())
+    return existing(approval, "approval")
 
 
 async def get_approval_row(session: ReadSession, approval_id: str) -> Row[Any]:
     statement = APPROVAL.where(Approval.tenant_id == session.tenant_id, Approval.id == UUID(approval_id))
-    row = (await session.execute(statement)).one_or_none()
-    if row is None:
-        raise NotFound("approval")
-    return row
+    return existing((await session.execute(statement)).one_or_none(), "approval")
 
 
 async def list_approvals(

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, select
 
 from kit.access import visible
 from kit.db import ReadSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.audit.models import AuditLog
 from services.audit.queries.filters import equal
@@ -24,10 +24,7 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 
 async def get_audit_log(session: ReadSession, entry_id: str) -> Row[Any]:
     statement = ENTRY.where(AuditLog.tenant_id == session.tenant_id, AuditLog.id == UUID(entry_id))
-    row = (await session.execute(statement)).one_or_none()
-    if row is None:
-        raise NotFound("audit_log")
-    return row
+    return existing((await session.execute(statement)).one_or_none(), "audit_log")
 
 
 async def list_audit_logs(

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, select
 
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.ids import new_id
 from kit.pagination import Page
 from services.audit.models import Checkpoint
@@ -20,10 +20,7 @@ NEWER = "SELECT signed_text FROM audit.checkpoints WHERE tenant_id = $1 AND tree
 
 async def get_checkpoint(session: ReadSession, tree_size: int) -> Row[Any]:
     """That of this size; the latest for 0."""
-    row = await find_checkpoint(session, tree_size)
-    if row is None:
-        raise NotFound("checkpoint")
-    return row
+    return existing(await find_checkpoint(session, tree_size), "checkpoint")
 
 
 async def find_checkpoint(session: ReadSession, tree_size: int = 0) -> Row[Any] | None:

@@ -8,7 +8,7 @@ from sqlalchemy import Row, Select, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.audit.models import LegalHold
 
@@ -33,18 +33,13 @@ async def find_legal_hold(session: ReadSession) -> Row[Any] | None:
 async def get_legal_hold(session: WriteSession, hold_id: str) -> LegalHold:
     """The hold, locked: it is released once."""
     statement = select(LegalHold).where(LegalHold.tenant_id == session.tenant_id, LegalHold.id == UUID(hold_id))
-    hold: LegalHold | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if hold is None:
-        raise NotFound("legal_hold")
-    return hold
+    hold: LegalHold | None = await session.scalar(statement.with_for_update())
+    return existing(hold, "legal_hold")
 
 
 async def get_legal_hold_row(session: ReadSession, hold_id: str) -> Row[Any]:
     statement = HOLD.where(LegalHold.tenant_id == session.tenant_id, LegalHold.id == UUID(hold_id))
-    row = (await session.execute(statement)).one_or_none()
-    if row is None:
-        raise NotFound("legal_hold")
-    return row
+    return existing((await session.execute(statement)).one_or_none(), "legal_hold")
 
 
 async def list_legal_holds(session: ReadSession, page: Page, *, active_only: bool) -> tuple[Sequence[Row[Any]], str]:

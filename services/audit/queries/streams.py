@@ -72,7 +72,7 @@ async def count_rows(session: ReadSession, statement: Select[Any]) -> int:
         await session.driver.execute(f"SET LOCAL statement_timeout = '{LIMITS['statement_timeout']}'")
 
 
-async def list_rows(session: ReadSession, statement: Select[Any], after: UUID = NIL) -> Sequence[Row[Any]]:
+async def list_rows(session: ReadSession, statement: Select[Any], after: UUID) -> Sequence[Row[Any]]:
     """What follows this id, as much as may be in memory at once; nothing at the end."""
     page = statement.order_by(statement.selected_columns[0]).limit(ROWS_AT_ONCE)
     return await _bounded(session, page, "id", {AFTER.key: after})

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.ids import new_id
 from kit.pagination import Page
 from services.content.models import Audio, AudioUpload, ChunkTimestamp, Story, StoryChunk, Vocabulary
@@ -47,9 +47,7 @@ async def get_audio(session: ReadSession, audio_id: UUID, *, deleted: bool = Fal
     row = (
         await session.execute(COLUMNS.where(Audio.tenant_id == session.tenant_id, Audio.id == audio_id))
     ).first()
-    if row is None or (row.deleted_at is not None and not deleted):
-        raise NotFound("audio")
-    return row
+    return existing(row, "audio", also_deleted=deleted)
 
 
 async def list_audios(session: ReadSession, request: ListAudiosRequest, status: str, page: Page) -> Sequence[Any]:
@@ -79,12 +77,9 @@ def _of_what_is_seen() -> ColumnElement[bool]:
 
 
 async def lock_audio(session: WriteSession, audio_id: UUID, *, deleted: bool = False) -> Audio:
-    """The recording, locked."""
     statement = select(Audio).where(Audio.tenant_id == session.tenant_id, Audio.id == audio_id).with_for_update()
-    found: Audio | None = (await session.execute(statement)).scalar_one_or_none()
-    if found is None or (found.deleted_at is not None and not deleted):
-        raise NotFound("audio")
-    return found
+    found: Audio | None = await session.scalar(statement)
+    return existing(found, "audio", also_deleted=deleted)
 
 
 async def find_upload(session: ReadSession, audio_id: UUID) -> Any:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, Text, and_, func, literal_column, 
 from kit.access import visible
 from kit.auth import current
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.content.models import Course, CourseAccess, TenantSettings
 from services.content.queries.tags import bears
@@ -35,13 +35,12 @@ LAST: Any = literal_column("repeat(chr(1114111), 4)", Text)
 NO_SETTINGS = TenantSettings(story_language="vi", learning_language="en", approval_required=True)
 
 
-async def get_course(session: ReadSession, course_id: UUID, *, deleted: bool = False) -> Any:
+async def get_course(session: ReadSession, course_id: UUID) -> Any:
     """The course's columns."""
-    statement = select(*COLUMNS).where(Course.tenant_id == session.tenant_id, Course.id == course_id)
-    row = (await session.execute(statement if deleted else statement.where(Course.deleted_at.is_(None)))).first()
-    if row is None:
-        raise NotFound("course")
-    return row
+    statement = select(*COLUMNS).where(
+        Course.tenant_id == session.tenant_id, Course.id == course_id, Course.deleted_at.is_(None)
+    )
+    return existing((await session.execute(statement)).first(), "course")
 
 
 async def list_courses(session: ReadSession, request: ListCoursesRequest, status: str, page: Page) -> Sequence[Any]:
@@ -85,15 +84,13 @@ def next_key(order_by: str) -> Any:
 async def lock_course(session: WriteSession, course_id: UUID, *, deleted: bool = False) -> Course:
     """The course, locked: whoever changes what a course contains, or its order, waits for whoever does."""
     course = await find_course(session, Course.id == course_id)
-    if course is None or (course.deleted_at is not None and not deleted):
-        raise NotFound("course")
-    return course
+    return existing(course, "course", also_deleted=deleted)
 
 
 async def find_course(session: WriteSession, which: ColumnElement[bool]) -> Course | None:
     """The course, deleted or not, locked against other changes but not against new references to it."""
     statement = select(Course).where(Course.tenant_id == session.tenant_id, which).with_for_update(key_share=True)
-    found: Course | None = (await session.execute(statement)).scalar_one_or_none()
+    found: Course | None = await session.scalar(statement)
     return found
 
 

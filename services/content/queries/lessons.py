@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import NotFound, existing
 from kit.models import now
 from kit.pagination import Page
 from services.content.models import Course, Lesson, LessonAuthor, LessonPrerequisite, Unit
@@ -65,9 +65,7 @@ async def get_lesson(session: ReadSession, lesson_id: UUID, *, deleted: bool = F
     contributors = CONTRIBUTORS.scalar_subquery().label("contributor_ids")
     statement = select(*COLUMNS, contributors).where(Lesson.tenant_id == session.tenant_id, Lesson.id == lesson_id)
     row = (await session.execute(statement if deleted else statement.where(Lesson.deleted_at.is_(None)))).first()
-    if row is None:
-        raise NotFound("lesson")
-    return row
+    return existing(row, "lesson")
 
 
 async def list_lessons(
@@ -122,7 +120,7 @@ async def lock_lesson(session: WriteSession, lesson_id: UUID, *, deleted: bool =
     course = await find_course_of(session, Lesson, lesson_id)
     statement = select(Lesson).where(Lesson.tenant_id == session.tenant_id, Lesson.id == lesson_id)
     # Read after the lock is there, so that it is as whoever held it before has left it.
-    lesson: Lesson | None = (await session.execute(statement)).scalar_one_or_none()
+    lesson: Lesson | None = await session.scalar(statement)
     if course is None or lesson is None or (lesson.deleted_at is not None and not deleted):
         raise NotFound("lesson")
     return lesson, course

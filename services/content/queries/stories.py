@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, Integer, Text, Uuid, and_, bindparam, func, litera
 from kit.access import filtered
 from kit.access.attributes import COLUMNS, attributes_of
 from kit.db import ReadSession, Shapes, WriteSession, prepared
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.content.models import Base, Story
 from services.content.queries import courses
@@ -75,10 +75,7 @@ DECIDING = [StoryRow.c[COLUMNS.get(name, name)] for name in attributes_of(MESSAG
 
 async def get_story(session: ReadSession, story_id: UUID, *, full: bool = False, deleted: bool = False) -> Any:
     """The story's columns and those of its current and published versions; `full` adds what FULL view shows."""
-    row = await session.fetchrow(ONE_FULL if full else ONE, story_id)
-    if row is None or (row.deleted_at is not None and not deleted):
-        raise NotFound("story")
-    return row
+    return existing(await session.fetchrow(ONE_FULL if full else ONE, story_id), "story", also_deleted=deleted)
 
 
 async def list_by_ids(session: ReadSession, story_ids: Sequence[UUID], *, full: bool = False) -> Sequence[Any]:
@@ -121,11 +118,8 @@ async def find_lesson_id(session: WriteSession, story_id: UUID) -> UUID | None:
 
 
 async def lock_story(session: WriteSession, story_id: UUID, *, deleted: bool = False) -> Story:
-    """The story, locked."""
     statement = (
         select(Story).where(Story.tenant_id == session.tenant_id, Story.id == story_id).with_for_update(key_share=True)
     )
-    story: Story | None = (await session.execute(statement)).scalar_one_or_none()
-    if story is None or (story.deleted_at is not None and not deleted):
-        raise NotFound("story")
-    return story
+    story: Story | None = await session.scalar(statement)
+    return existing(story, "story", also_deleted=deleted)

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import and_, insert, select, update
 
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import NotFound, existing
 from kit.pagination import Page
 from services.content.models import ClozeConfig, Story, StoryVersion
 from services.content.queries.bulk import execute_for_each
@@ -49,10 +49,7 @@ async def get_story_version(session: ReadSession, version_id: UUID) -> Any:
             Story.deleted_at.is_(None),
         )
     )
-    row = (await session.execute(statement)).first()
-    if row is None:
-        raise NotFound("story_version")
-    return row
+    return existing((await session.execute(statement)).first(), "story_version")
 
 
 async def list_authors(session: ReadSession, version: Any) -> Sequence[UUID]:
@@ -80,10 +77,7 @@ async def get_source(session: ReadSession, story_id: UUID, version_id: UUID) -> 
         StoryVersion.story_id == story_id,
         StoryVersion.id == version_id,
     )
-    row = (await session.execute(statement)).first()
-    if row is None:
-        raise NotFound("story_version")
-    return row
+    return existing((await session.execute(statement)).first(), "story_version")
 
 
 async def list_compared(session: ReadSession, story_id: UUID, version_ids: Collection[UUID]) -> Mapping[UUID, Any]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.content.models import CourseTag, LessonTag, StoryTag, Tag
 from services.content.rules import term_key
@@ -42,19 +42,13 @@ async def find_tag(session: ReadSession, tag_id: UUID) -> Any:
 
 async def get_tag(session: ReadSession, tag_id: UUID) -> Any:
     """The tag's columns."""
-    row = await find_tag(session, tag_id)
-    if row is None:
-        raise NotFound("tag")
-    return row
+    return existing(await find_tag(session, tag_id), "tag")
 
 
 async def lock_tag(session: WriteSession, tag_id: UUID, *, deleted: bool = False) -> Tag:
-    """The tag, locked."""
     statement = select(Tag).where(Tag.tenant_id == session.tenant_id, Tag.id == tag_id).with_for_update()
-    tag: Tag | None = (await session.execute(statement)).scalar_one_or_none()
-    if tag is None or (tag.deleted_at is not None and not deleted):
-        raise NotFound("tag")
-    return tag
+    tag: Tag | None = await session.scalar(statement)
+    return existing(tag, "tag", also_deleted=deleted)
 
 
 async def list_tags(

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import and_, select
 
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import NotFound, existing
 from kit.pagination import Page
 from services.content.models import Course, Unit
 from services.content.queries.courses import find_course_of
@@ -33,9 +33,7 @@ async def get_unit(session: ReadSession, unit_id: UUID, *, deleted: bool = False
     """The unit's columns, with its course's status as `course_status`."""
     statement = WITH_STATUS.where(Unit.tenant_id == session.tenant_id, Unit.id == unit_id)
     row = (await session.execute(statement if deleted else statement.where(Unit.deleted_at.is_(None)))).first()
-    if row is None:
-        raise NotFound("unit")
-    return row
+    return existing(row, "unit")
 
 
 async def list_units(session: ReadSession, course_id: UUID, page: Page) -> Sequence[Any]:
@@ -51,7 +49,7 @@ async def lock_unit(session: WriteSession, unit_id: UUID, *, deleted: bool = Fal
     course = await find_course_of(session, Unit, unit_id)
     statement = select(Unit).where(Unit.tenant_id == session.tenant_id, Unit.id == unit_id)
     # Read after the lock is there, so that it is as whoever held it before has left it.
-    unit: Unit | None = (await session.execute(statement)).scalar_one_or_none()
+    unit: Unit | None = await session.scalar(statement)
     if course is None or unit is None or (unit.deleted_at is not None and not deleted):
         raise NotFound("unit")
     return unit, course

@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import True_
 
 from kit.access import filtered, visible
 from kit.db import ReadSession, Shapes, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.content.models import UNDELETED, Vocabulary
 from services.content.queries.bulk import execute_for_each
@@ -58,10 +58,7 @@ async def get_vocabulary(session: ReadSession, vocabulary_id: UUID) -> Any:
     statement = select(*COLUMNS).where(
         Vocabulary.tenant_id == session.tenant_id, Vocabulary.id == vocabulary_id, Vocabulary.deleted_at.is_(None)
     )
-    row = (await session.execute(statement)).first()
-    if row is None:
-        raise NotFound("vocabulary")
-    return row
+    return existing((await session.execute(statement)).first(), "vocabulary")
 
 
 async def list_some(session: ReadSession, vocabulary_ids: Collection[UUID]) -> Sequence[Any]:
@@ -208,16 +205,13 @@ async def count_vocabularies(session: ReadSession, vocabulary_ids: Collection[UU
 
 
 async def lock_vocabulary(session: WriteSession, vocabulary_id: UUID, *, deleted: bool = False) -> Vocabulary:
-    """The vocabulary, locked."""
     statement = (
         select(Vocabulary)
         .where(Vocabulary.tenant_id == session.tenant_id, Vocabulary.id == vocabulary_id)
         .with_for_update()
     )
-    found: Vocabulary | None = (await session.execute(statement)).scalar_one_or_none()
-    if found is None or (found.deleted_at is not None and not deleted):
-        raise NotFound("vocabulary")
-    return found
+    found: Vocabulary | None = await session.scalar(statement)
+    return existing(found, "vocabulary", also_deleted=deleted)
 
 
 async def insert_new(session: WriteSession, words: Sequence[Vocabulary]) -> set[UUID]:

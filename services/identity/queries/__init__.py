@@ -1,6 +1,6 @@
 """The identity service's SQL, by resource."""
 
-from services.identity.queries.access import get_access
+from services.identity.queries.access import change_access, get_access
 from services.identity.queries.erasures import (
     check_not_erased,
     claim_task,
@@ -68,7 +68,6 @@ from services.identity.queries.tenants import (
     list_listings,
     write_listing,
 )
-from services.identity.queries.transactions import change_access
 from services.identity.queries.user_permissions import (
     delete_expired_permissions,
     get_user_permission,

@@ -1,11 +1,12 @@
-"""The query of what a user may do."""
+"""What a user may do, and that it is not what it was."""
 
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, DateTime, Row, Text, Uuid, bindparam, func, or_, select, union
+from sqlalchemy import ARRAY, DateTime, Row, Text, Uuid, bindparam, func, insert, or_, select, union
 
-from kit.db import ReadSession
+from kit.db import ReadSession, WriteSession
+from kit.errors import existing
 from kit.models import now
 from services.identity import rules
 from services.identity.models import (
@@ -17,7 +18,6 @@ from services.identity.models import (
     UserRole,
     access_revisions,
 )
-from services.identity.queries.transactions import existing
 from services.identity.queries.users import role_slugs
 
 TENANT, USER = bindparam("tenant_id", type_=Uuid), bindparam("user_id", type_=Uuid)
@@ -52,3 +52,9 @@ async def get_access(session: ReadSession, user_id: UUID) -> Row[Any]:
     at = {"now": now(), "since": now() - rules.REVOCATION_MEMORY}
     found = await session.execute(ACCESS, {"tenant_id": session.tenant_id, "user_id": user_id, **at})
     return existing(found.one_or_none(), "user")
+
+
+async def change_access(session: WriteSession, user_id: UUID | None = None, *, session_id: UUID | None = None) -> None:
+    """Makes what services know of the user (None: of every user of the tenant) out of date at the commit."""
+    values = {"tenant_id": session.tenant_id, "user_id": user_id, "session_id": session_id}
+    await session.execute(insert(access_revisions).values(**values))

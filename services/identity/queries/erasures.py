@@ -9,12 +9,11 @@ from sqlalchemy import Row, delete, select, update
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession, in_tenant
-from kit.errors import FailedPrecondition
+from kit.errors import existing, wrong_state
 from kit.ids import SYSTEM_TENANT
 from kit.models import now
 from kit.pagination import Page
 from services.identity.models import Erasure, ErasureTask, TenantListing
-from services.identity.queries.transactions import existing
 
 # Two processes that ask at once get two tasks, or one of them none.
 CLAIM = """
@@ -36,7 +35,7 @@ async def get_erasure_row(session: ReadSession, erasure_id: UUID) -> Row[Any]:
 async def find_erasure(session: WriteSession, erasure_id: UUID) -> Erasure | None:
     """The erasure, locked."""
     statement = select(Erasure).where(Erasure.tenant_id == session.tenant_id, Erasure.id == erasure_id)
-    found: Erasure | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
+    found: Erasure | None = await session.scalar(statement.with_for_update())
     return found
 
 
@@ -47,7 +46,7 @@ async def find_pending_erasure(session: WriteSession, subject_type: str, subject
         Erasure.subject_id == subject_id,
         Erasure.state == "pending",
     )
-    found: Erasure | None = (await session.execute(statement)).scalar_one_or_none()
+    found: Erasure | None = await session.scalar(statement)
     return found
 
 
@@ -57,7 +56,7 @@ async def check_not_erased(session: WriteSession, subject_type: str, subject_id:
     async with in_tenant(session, home):
         found = await find_pending_erasure(session, subject_type, subject_id)
     if found is not None:
-        raise FailedPrecondition(f"The {subject_type} is being erased.", metadata={"state": "erasing"})
+        raise wrong_state(f"The {subject_type} is being erased.", "erasing")
 
 
 async def list_erasures(session: ReadSession, page: Page, *, state: str) -> Sequence[Row[Any]]:

@@ -8,12 +8,11 @@ from sqlalchemy import ColumnElement, Row, Select, or_, select, update
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.models import now
 from kit.pagination import Page
 from services.identity import rules
 from services.identity.models import Invitation, Tenant, User
-from services.identity.queries.transactions import existing
 
 
 def _invitations(tenant_id: UUID) -> Select[Any]:
@@ -39,10 +38,8 @@ def _in_state(state: str) -> ColumnElement[bool]:
 async def get_invitation(session: WriteSession, identity: UUID) -> Invitation:
     """The invitation, locked."""
     statement = select(Invitation).where(Invitation.tenant_id == session.tenant_id, Invitation.id == identity)
-    found: Invitation | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None:
-        raise NotFound("invitation")
-    return found
+    invitation: Invitation | None = await session.scalar(statement.with_for_update())
+    return existing(invitation, "invitation")
 
 
 async def get_invitation_row(session: ReadSession, identity: UUID) -> Row[Any]:

@@ -8,11 +8,11 @@ from sqlalchemy import Row, Text, cast, func, insert, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.ids import SYSTEM_TENANT
 from kit.pagination import Page
 from services.identity.models import ResourcePolicy, ResourcePolicyVersion, User, access_revisions
-from services.identity.queries.transactions import change_access, existing
+from services.identity.queries.access import change_access
 
 IN_FORCE = ("id", "name", "resource", "actions", "conditions", "effect", "priority")
 
@@ -60,10 +60,8 @@ async def get_policy(session: WriteSession, policy_id: UUID, *, also_deleted: bo
     statement = select(ResourcePolicy).where(
         ResourcePolicy.tenant_id == session.tenant_id, ResourcePolicy.id == policy_id
     )
-    found: ResourcePolicy | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None or (found.deleted_at is not None and not also_deleted):
-        raise NotFound("resource_policy")
-    return found
+    policy: ResourcePolicy | None = await session.scalar(statement.with_for_update())
+    return existing(policy, "resource_policy", also_deleted=also_deleted)
 
 
 async def get_policy_row(session: ReadSession, policy_id: UUID) -> Row[Any]:

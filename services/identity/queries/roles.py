@@ -8,7 +8,7 @@ from sqlalchemy import ARRAY, Row, Select, Text, delete, func, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.identity.models import (
     Role,
@@ -16,7 +16,6 @@ from services.identity.models import (
     UserRole,
 )
 from services.identity.policies import DefaultRole
-from services.identity.queries.transactions import existing
 
 
 def _permissions_of_role(tenant_id: UUID) -> Any:
@@ -42,10 +41,8 @@ async def get_role_row(session: ReadSession, role_id: UUID) -> Row[Any]:
 
 async def get_role(session: WriteSession, role_id: UUID) -> Role:
     statement = select(Role).where(Role.tenant_id == session.tenant_id, Role.id == role_id).with_for_update()
-    role: Role | None = (await session.execute(statement)).scalar_one_or_none()
-    if role is None:
-        raise NotFound("role")
-    return role
+    role: Role | None = await session.scalar(statement)
+    return existing(role, "role")
 
 
 async def list_roles(session: ReadSession, page: Page) -> Sequence[Row[Any]]:

@@ -16,7 +16,7 @@ from services.identity.models import (
     TenantListing,
     User,
 )
-from services.identity.queries.transactions import change_access
+from services.identity.queries.access import change_access
 from services.identity.queries.users import users_of
 
 # Long after no token of the session can be valid any more.

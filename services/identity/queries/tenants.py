@@ -8,24 +8,19 @@ from sqlalchemy import Row, func, or_, select
 from sqlalchemy.dialects import postgresql
 
 from kit.db import ReadSession, WriteSession, in_tenant
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.ids import SYSTEM_TENANT
 from kit.pagination import Page
 from services.identity.models import Tenant, TenantListing
-from services.identity.queries.transactions import existing
 
 LISTED = ("slug", "name", "status", "settings", "revision", "created_at", "updated_at")
 
 
 async def get_tenant(session: WriteSession) -> Tenant:
     """The session's own tenant, locked: it also stands for its administration, see `count_administrators`."""
-    found = await session.execute(
-        select(Tenant).where(Tenant.tenant_id == session.tenant_id).with_for_update(key_share=True)
-    )
-    tenant: Tenant | None = found.scalar_one_or_none()
-    if tenant is None:
-        raise NotFound("tenant")
-    return tenant
+    statement = select(Tenant).where(Tenant.tenant_id == session.tenant_id).with_for_update(key_share=True)
+    tenant: Tenant | None = await session.scalar(statement)
+    return existing(tenant, "tenant")
 
 
 async def get_tenant_row(session: ReadSession) -> Row[Any]:

@@ -8,11 +8,10 @@ from sqlalchemy import ColumnElement, Row, delete, or_, select, union
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.models import now
 from kit.pagination import Page
 from services.identity.models import RolePermission, UserPermission, UserRole
-from services.identity.queries.transactions import existing
 
 
 def _alive() -> ColumnElement[bool]:
@@ -24,10 +23,8 @@ async def get_user_permission(session: WriteSession, identity: UUID) -> UserPerm
     statement = select(UserPermission).where(
         UserPermission.tenant_id == session.tenant_id, UserPermission.id == identity, _alive()
     )
-    found: UserPermission | None = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if found is None:
-        raise NotFound("user_permission")
-    return found
+    found: UserPermission | None = await session.scalar(statement.with_for_update())
+    return existing(found, "user_permission")
 
 
 async def get_user_permission_row(session: ReadSession, identity: UUID) -> Row[Any]:

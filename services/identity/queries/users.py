@@ -8,7 +8,7 @@ from sqlalchemy import ARRAY, Row, Select, Text, exists, func, or_, select, upda
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.pagination import Page
 from services.identity.models import (
     Role,
@@ -17,7 +17,6 @@ from services.identity.models import (
     UserPermission,
     UserRole,
 )
-from services.identity.queries.transactions import existing
 
 
 def role_slugs(tenant_id: Any) -> Any:
@@ -53,10 +52,8 @@ async def get_user_row(session: ReadSession, user_id: UUID, *, also_deleted: boo
 async def get_user(session: WriteSession, user_id: UUID, *, also_deleted: bool = False) -> User:
     """The user, locked."""
     statement = select(User).where(User.tenant_id == session.tenant_id, User.id == user_id).with_for_update()
-    user: User | None = (await session.execute(statement)).scalar_one_or_none()
-    if user is None or (user.deleted_at is not None and not also_deleted):
-        raise NotFound("user")
-    return user
+    user: User | None = await session.scalar(statement)
+    return existing(user, "user", also_deleted=also_deleted)
 
 
 ORDERS = {

@@ -8,11 +8,10 @@ from sqlalchemy import Row, func, select, update
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import NotFound
+from kit.errors import existing
 from kit.models import now
 from kit.pagination import Page
 from services.learning.models import Cohort, CohortMember
-from services.learning.queries.base import found
 
 MEMBER_COUNT = (
     select(func.count())
@@ -49,16 +48,14 @@ async def get_cohort(session: ReadSession, cohort_id: UUID) -> Any:
     statement = select(*COHORT).where(
         Cohort.tenant_id == session.tenant_id, Cohort.id == cohort_id, Cohort.deleted_at.is_(None)
     )
-    return found((await session.execute(statement)).one_or_none(), "cohort")
+    return existing((await session.execute(statement)).one_or_none(), "cohort")
 
 
-async def get_cohort_to_change(session: WriteSession, cohort_id: UUID, *, deleted: bool = False) -> Cohort:
+async def get_cohort_to_change(session: WriteSession, cohort_id: UUID, *, deleted: bool) -> Cohort:
     """The cohort, locked: who its members are changes under this lock only."""
     statement = select(Cohort).where(Cohort.tenant_id == session.tenant_id, Cohort.id == cohort_id).with_for_update()
-    cohort: Cohort = found(await session.scalar(statement), "cohort")
-    if cohort.deleted_at is not None and not deleted:
-        raise NotFound("cohort")
-    return cohort
+    cohort: Cohort | None = await session.scalar(statement)
+    return existing(cohort, "cohort", also_deleted=deleted)
 
 
 async def list_cohorts(session: ReadSession, page: Page, *, user_id: str) -> Sequence[Row[Any]]:

@@ -8,9 +8,9 @@ from sqlalchemy import Row, exists, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
+from kit.errors import existing
 from kit.pagination import Page
 from services.learning.models import Enrollment
-from services.learning.queries.base import found
 
 ENROLLMENT: tuple[Any, ...] = (
     Enrollment.id,
@@ -35,7 +35,7 @@ async def get_enrollment(session: ReadSession, enrollment_id: UUID) -> Any:
     rows = await session.execute(
         select(*ENROLLMENT).where(Enrollment.tenant_id == session.tenant_id, Enrollment.id == enrollment_id)
     )
-    return found(rows.one_or_none(), "enrollment")
+    return existing(rows.one_or_none(), "enrollment")
 
 
 async def get_enrollment_to_change(session: WriteSession, enrollment_id: UUID) -> Enrollment:
@@ -44,8 +44,8 @@ async def get_enrollment_to_change(session: WriteSession, enrollment_id: UUID) -
         .where(Enrollment.tenant_id == session.tenant_id, Enrollment.id == enrollment_id)
         .with_for_update()
     )
-    enrollment: Enrollment = found(await session.scalar(statement), "enrollment")
-    return enrollment
+    enrollment: Enrollment | None = await session.scalar(statement)
+    return existing(enrollment, "enrollment")
 
 
 async def insert_enrollments(session: WriteSession, course_id: UUID, user_ids: Collection[UUID]) -> list[Any]:

@@ -9,8 +9,8 @@ from sqlalchemy import Date, DateTime, Integer, Select, Text, bindparam, cast, f
 
 from kit.access import Filter, filtered
 from kit.db import ReadSession, Shapes
+from kit.errors import existing
 from services.learning.models import DailyActivity, LearnerSettings, VocabularyProgress
-from services.learning.queries.base import found
 from services.learning.queries.daily_activity import NAMED, ZONE
 
 LEARNER = f"""
@@ -64,7 +64,7 @@ async def get_learner(session: ReadSession, user_id: UUID, at: datetime, ahead: 
 
     Raises NOT_FOUND when nobody has ever heard of such a learner; of themselves everybody has (`own`).
     """
-    return found(await session.fetchrow(LEARNER, user_id, at, ahead, own), "daily_activity")
+    return existing(await session.fetchrow(LEARNER, user_id, at, ahead, own), "daily_activity")
 
 
 async def list_days(session: ReadSession, user_id: UUID, start: date, end: date) -> list[Any]:

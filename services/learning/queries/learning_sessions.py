@@ -10,10 +10,9 @@ from sqlalchemy.exc import IntegrityError
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import Aborted
+from kit.errors import Aborted, existing
 from kit.pagination import Page
 from services.learning.models import LearningSession
-from services.learning.queries.base import found
 from services.learning.queries.daily_activity import Happened, tally
 from services.learning.queries.learners import lock_learners
 from services.learning.rules import ABANDONED_AFTER
@@ -38,7 +37,7 @@ async def get_session(session: ReadSession, session_id: UUID) -> Any:
     rows = await session.execute(
         select(*SESSION).where(LearningSession.tenant_id == session.tenant_id, LearningSession.id == session_id)
     )
-    return found(rows.one_or_none(), "learning_session")
+    return existing(rows.one_or_none(), "learning_session")
 
 
 async def get_session_to_change(session: WriteSession, session_id: UUID) -> LearningSession:
@@ -47,8 +46,8 @@ async def get_session_to_change(session: WriteSession, session_id: UUID) -> Lear
         .where(LearningSession.tenant_id == session.tenant_id, LearningSession.id == session_id)
         .with_for_update()
     )
-    running: LearningSession = found(await session.scalar(statement), "learning_session")
-    return running
+    found: LearningSession | None = await session.scalar(statement)
+    return existing(found, "learning_session")
 
 
 async def find_open_session(session: WriteSession, user_id: UUID) -> LearningSession | None:

@@ -9,12 +9,11 @@ from sqlalchemy import Row, and_, func, select
 
 from kit.access import visible
 from kit.db import ReadSession, WriteSession
-from kit.errors import Aborted
+from kit.errors import Aborted, existing
 from kit.ids import new_id
 from kit.pagination import Page
 from services.learning.models import IndexedLesson, Progress
 from services.learning.offline import Advance
-from services.learning.queries.base import found
 from services.learning.queries.daily_activity import Happened, tally
 from services.learning.rules import Status
 from storyloom.type.v1.errors_pb2 import ErrorReason
@@ -129,7 +128,7 @@ WHERE p.revision = $10
 
 async def get_standing(session: ReadSession, user_id: UUID, lesson_id: UUID) -> Any:
     """Where the learner stands with the lesson, see `STANDING`; without a record `id` is None and `revision` 0."""
-    return found(await session.fetchrow(STANDING, user_id, lesson_id), "lesson")
+    return existing(await session.fetchrow(STANDING, user_id, lesson_id), "lesson")
 
 
 async def upsert_progress(

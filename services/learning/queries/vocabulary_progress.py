@@ -11,11 +11,11 @@ from sqlalchemy import ARRAY, Integer, Row, Uuid, bindparam, func, literal_colum
 
 from kit.access import filtered, visible
 from kit.db import ReadSession, Shapes, WriteSession
+from kit.errors import existing
 from kit.ids import new_id
 from kit.models import now
 from kit.pagination import Page
 from services.learning.models import VocabularyProgress
-from services.learning.queries.base import found
 from services.learning.queries.daily_activity import Happened, tally
 from services.learning.queries.learners import lock_learner
 from services.learning.rules import own_id
@@ -220,7 +220,7 @@ async def get_progress(session: ReadSession, progress_id: UUID) -> Any:
     statement = select(*PROGRESS).where(
         VocabularyProgress.tenant_id == session.tenant_id, VocabularyProgress.id == progress_id
     )
-    return found((await session.execute(statement)).one_or_none(), "vocabulary_progress")
+    return existing((await session.execute(statement)).one_or_none(), "vocabulary_progress")
 
 
 async def list_own(session: ReadSession, user_id: UUID, words: Collection[UUID]) -> list[Any]:
