@@ -36,7 +36,8 @@ def markdown() -> dict[Path, str]:
 def environment_variables(*folders: str) -> dict[str, str]:
     """The names that code asks the environment for, with where."""
     found: dict[str, str] = {}
-    for path in python_files(*folders):
+    # Most files ask for nothing, which is told faster than they are parsed.
+    for path in (one for one in python_files(*folders) if "environ" in (ROOT / one).read_text()):
         for node in ast.walk(parsed(path)):
             for one in asked(node):
                 if isinstance(one, ast.Constant) and isinstance(one.value, str) and VARIABLE.fullmatch(one.value):

@@ -1,5 +1,6 @@
 """A configuration is told from the one that its settings make, wherever it was changed."""
 
+import os
 import random
 import shutil
 import sys
@@ -270,6 +271,12 @@ def test_names_places_and_no_values(configuration: Configuration) -> None:
 
 class TestCommand:
     """`python -m gateway.envoy --check`"""
+
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Services that run in this process have theirs there.
+        for name in os.environ.keys() - {"PATH"}:
+            monkeypatch.delenv(name)
 
     def test_ends_well_for_what_these_settings_make(self, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "argv", ["gateway.envoy", "--check", str(written / "envoy.yaml")])

@@ -142,6 +142,7 @@ def applied(explanation: Explanation, snapshot: Snapshot, values: dict[str, Any]
     return snapshot, values
 
 
+@pytest.mark.slow
 class TestExplanation:
     @settings(**LIMITS)
     @given(access=accesses(), snapshot=snapshots(), number=st.integers(0, ROWS - 1))

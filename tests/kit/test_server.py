@@ -194,6 +194,7 @@ def environment(toy: Toy, address: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 class TestProcess:
     async def test_drains_and_exits_with_0_when_told_to_end(self, toy: Toy) -> None:
         address = f"127.0.0.1:{free_port()}"
