@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from deploy.demo import data
 from deploy.demo.__main__ import publish_when_approved
@@ -24,18 +24,25 @@ LENGTH_SECONDS = 30.0
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 
 
-@pytest.fixture
-async def browser_page(platform: Running) -> AsyncIterator[Page]:
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         # No sandbox: in a container, as root, there is none to be had.
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = await browser.new_page(base_url=platform.url, viewport={"width": 900, "height": 1100})
+        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        await running.close()
+
+
+@pytest.fixture
+async def browser_page(browser: Browser, platform: Running) -> AsyncIterator[Page]:
+    """A page that knows nothing of those before it."""
+    async with await browser.new_context(base_url=platform.url, viewport={"width": 900, "height": 1100}) as context:
+        page = await context.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None)
         yield page
-        await browser.close()
-        assert not errors
+    assert not errors
 
 
 async def sign_in(page: Page, platform: Running, name: str = "khoa") -> None:
