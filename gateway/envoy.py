@@ -118,9 +118,14 @@ def write(api: Api, settings: Settings, out: Path) -> Path:
     made = files / "envoy.yaml"
     made.unlink(missing_ok=True)
     # It holds the gateway's secret. Created with its final mode: at no moment can another user open it.
-    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out_file:
-        yaml.dump(content, out_file, Dumper=_Plain, sort_keys=False, width=120)
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out_file:
+        out_file.write(_text(content))
     return made
+
+
+def _text(content: Any) -> bytes:
+    found: bytes = yaml.dump(content, Dumper=_Plain, sort_keys=False, width=120, encoding="ascii")
+    return found
 
 
 def _private(folder: Path) -> None:
@@ -135,11 +140,11 @@ def check(api: Api, settings: Settings, made: Path) -> None:
     changed = (name for name, text in beside(api, settings).items() if (files / name).read_bytes() != text)
     _refuse("not that of these settings", (f"{name} is another" for name in changed))
     text = made.read_bytes()
-    # Where a line ends is to Envoy another question than to us, beyond these: a remark could hide what it reads.
-    strange = {one for one in text if not (one == 0x0A or 0x20 <= one <= 0x7E)}
-    _refuse("not that of these settings", (f"it has the byte {one:#04x}" for one in sorted(strange)))
     found = yaml.safe_load(text)
     _refuse("not that of these settings", differences(found, configuration(api, settings, files)))
+    # Envoy reads another YAML than we: where lines end, what `<<` is, which words are numbers. In what is written here
+    # the two agree.
+    _refuse("not that of these settings", [] if text == _text(found) else ["it is written in another way"])
     _refuse("unsafe", faults(found, api))
 
 

@@ -136,9 +136,9 @@ class Internal(StoryloomError):
         super().__init__("The platform failed; the request id finds the cause in its logs.")
 
 
-def existing(row: Row | None, resource: str, *, also_deleted: bool = True) -> Row:
-    """What a query found; NotFound when that is nothing, or is soft-deleted and such do not count."""
-    if row is None or (not also_deleted and row.deleted_at is not None):  # type: ignore[attr-defined]
+def existing(row: Row | None, resource: str, *, also_deleted: bool = False) -> Row:
+    """What a query found; NotFound when that is nothing, or is soft-deleted, unless such are asked for."""
+    if row is None or (not also_deleted and getattr(row, "deleted_at", None) is not None):
         raise NotFound(resource)
     return row
 

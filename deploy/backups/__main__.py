@@ -10,10 +10,12 @@ from pathlib import Path
 
 from deploy.backups import bases, drill, dumping, listing, receiving, restoring, rewinding
 from deploy.backups.chain import parse_moment
-from deploy.backups.settings import read_backup_settings
+from deploy.backups.settings import BackupSettings, read_backup_settings
 from deploy.local.errors import RunError
 from deploy.local.settings import read_settings
 from kit.settings import SettingsError
+
+USING = ("verify", "restore", "drill")
 
 
 def main() -> int:
@@ -51,6 +53,7 @@ def parsed() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(os.environ)
     backups = read_backup_settings(os.environ, settings)
+    tell_of_no_key(arguments.command, backups)
     match arguments.command:
         case "create":
             return asyncio.run(dumping.back_up(settings, backups))
@@ -72,6 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
             return asyncio.run(drill.drill_moment(settings, backups, moment_of(arguments.at)))
         case _:
             return asyncio.run(drill.drill(settings, backups, arguments.backup))
+
+
+def tell_of_no_key(command: str, backups: BackupSettings) -> None:
+    """It may have been lost with the machine; and what is restored is run as the database's superuser."""
+    if command in USING and not backups.keys.public:
+        print("storyloom: no key tells whose backups these are: they are taken on your word", file=sys.stderr)
 
 
 def moment_of(text: str) -> datetime | None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
-from deploy.backups.parts import Part, fault, reading, sync, written
+from deploy.backups.parts import Part, content, fault, reading, sync, written
 from deploy.local.errors import RunError
 from deploy.local.locking import alone
 from kit.signing import NO_KEYS, Keyring
@@ -20,7 +20,9 @@ from kit.signing import NO_KEYS, Keyring
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
 FORMAT = 1
 PARTIAL = ".partial"
-NAMED = re.compile(r"\d{8}T\d{6}Z")
+NAMED = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+# A manifest has 70 octets for each 8 MiB.
+LONGEST = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Archive:
             return ""
         manifest, signature = (self.directory / backup.name / one for one in (MANIFEST, SIGNATURE))
         try:
-            data, signed = manifest.read_bytes(), base64.b64decode(signature.read_bytes())
+            data, signed = content(manifest, LONGEST), base64.b64decode(content(signature, LONGEST))
         except (OSError, ValueError):
             return f"{manifest} is not signed"
         if self.keys.signed(self.purpose, data, signed) and _parsed(backup.name, data) == backup:
@@ -170,27 +172,28 @@ class Archive:
 
 def _read(folder: Path) -> Backup | None:
     try:
-        return _parsed(folder.name, (folder / MANIFEST).read_bytes())
+        return _parsed(folder.name, content(folder / MANIFEST, LONGEST))
     except OSError:
         return None
 
 
 def _parsed(name: str, manifest: bytes) -> Backup | None:
-    """The backup of this name; None for what says something else. Names are paths, and its own is where it lies."""
+    """The backup of this name; None for what says something else. Names are paths, and its own is where it lies. Times
+    are compared, sizes added and the server is printed whoever wrote it: they are times, numbers, and of one line."""
     try:
         found = json.loads(manifest)
         if found.pop("format") != FORMAT or found["name"] != name or not NAMED.fullmatch(name):
             return None
         for one in ("snapshot_time", "finish_time"):
-            found[one] = datetime.fromisoformat(found[one])
+            found[one] = datetime.fromisoformat(found[one]).astimezone(UTC)
         found["parts"] = tuple(_part(**part) for part in found["parts"])
-        return Backup(**found)
-    except (ValueError, TypeError, KeyError):
+        return Backup(**found) if found["server"].isprintable() else None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 
 def _part(name: str, octets: int, sha256: str, steps: list[str] | None = None) -> Part:
-    if Path(name).name != name:
+    if Path(name).name != name or type(octets) is not int:
         raise ValueError(name)
     return Part(name, octets, sha256, None if steps is None else tuple(steps))
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deploy.backups.archive import NAMED, Archive, Backup
-from deploy.backups.parts import different, written
+from deploy.backups.archive import LONGEST, NAMED, Archive, Backup
+from deploy.backups.parts import content, different, written
 from deploy.backups.sealing import SUFFIX
 from deploy.backups.settings import BackupSettings
 from deploy.local.errors import RunError
@@ -44,7 +44,12 @@ class Piece:
 
     def read(self) -> bytes:
         """What is in the file; `RunError` when it is not as it was written."""
-        data = self.path.read_bytes()
+        try:
+            data = content(self.path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise RunError(f"{self.path} can't be read: {error.strerror}.") from None
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise RunError(f"{different(self.path)}.")
         return data
@@ -289,10 +294,13 @@ def _next_beginning(known: list[Chain], chain: Chain) -> datetime | None:
 
 def _read(folder: Path, keys: Keyring) -> Chain | None:
     try:
-        found = json.loads((folder / MANIFEST).read_text())
-        if found["format"] != FORMAT or not NAMED.fullmatch(folder.name):
+        said = json.loads(content(folder / MANIFEST, LONGEST))
+        if said["format"] != FORMAT or not NAMED.fullmatch(folder.name):
             return None
-        facts = str(int(found["system"])), int(found["timeline"]), int(found["segment_octets"])
-        return Chain(folder, keys, *facts)
-    except (OSError, ValueError, TypeError, KeyError):
+        facts = str(int(said["system"])), int(said["timeline"]), int(said["segment_octets"])
+        found = Chain(folder, keys, *facts)
+        # ValueError for a name that is no time.
+        chain_begun(found)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return found

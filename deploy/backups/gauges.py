@@ -3,6 +3,7 @@
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,9 +15,12 @@ from opentelemetry.sdk.resources import Resource
 
 from deploy.backups.archive import Archive, Backup
 from deploy.backups.chain import chains
+from deploy.backups.parts import created
 from deploy.backups.settings import BackupSettings
 
-DRILLED = "drilled-"
+DRILLED = "drilled-{}"
+# Of whatever else has such a name nobody is told: a label that is no text would have no metric told any more.
+DRILLS = ("dump", "moment")
 
 
 @dataclass(slots=True)
@@ -31,8 +35,10 @@ class State:
 
 def note_drill(backups: BackupSettings, kind: str) -> None:
     """Leaves a mark of a drill that went well, where the receiver looks for it."""
+    mark = backups.directory / DRILLED.format(kind)
     try:
-        (backups.directory / f"{DRILLED}{kind}").touch()
+        mark.unlink(missing_ok=True)
+        created(mark).close()
     except OSError as error:
         print(f"     no metric will tell of this drill: {backups.directory} can't be written ({error.strerror})")
 
@@ -82,8 +88,12 @@ class Gauges:
 
     def _archives(self) -> Iterable[tuple[str, Archive]]:
         yield "dump", self._backups.dumps
-        for chain in chains(self._backups)[-1:]:
-            yield "base", chain.bases
+        for bases in self._bases():
+            yield "base", bases
+
+    def _bases(self) -> list[Archive]:
+        """Those of the newest chain that has one which is trusted: a later one may be anybody's, or have none yet."""
+        return [chain.bases for chain in chains(self._backups) if chain.bases.trusted()][-1:]
 
     def _newest(self) -> Iterable[tuple[str, Backup]]:
         """The newest that are trusted. That they are whole, a drill finds out: to read them all takes too long."""
@@ -106,18 +116,18 @@ class Gauges:
             yield Observation(refused, {"kind": kind})
 
     def _drills(self, _: CallbackOptions) -> Iterable[Observation]:
-        for mark in self._backups.directory.glob(f"{DRILLED}*"):
-            time = datetime.fromtimestamp(mark.stat().st_mtime, UTC)
-            yield Observation(_since(time), {"kind": mark.name.removeprefix(DRILLED)})
+        for kind in DRILLS:
+            with suppress(OSError):
+                mark = (self._backups.directory / DRILLED.format(kind)).lstat()
+                yield Observation(_since(datetime.fromtimestamp(mark.st_mtime, UTC)), {"kind": kind})
 
     def _behind(self, _: CallbackOptions) -> Iterable[Observation]:
         if self._state.reach:
             yield Observation(_since(self._state.reach))
 
     def _reaches(self, _: CallbackOptions) -> Iterable[Observation]:
-        for chain in chains(self._backups)[-1:]:
-            if bases := chain.bases.trusted():
-                yield Observation(_since(bases[0].finish_time))
+        for bases in self._bases():
+            yield Observation(_since(bases.trusted()[0].finish_time))
 
     def _held(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(self._state.lag)

@@ -1,8 +1,10 @@
 """Files of an archive: on the disk for good once they are written, and given away only as they were written."""
 
+import errno
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ class Counting:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._out: BinaryIO = path.open("xb")
+        self._out = created(path)
         self._digest, self._step, self._octets = hashlib.sha256(), hashlib.sha256(), 0
         self._steps: list[str] = []
 
@@ -99,15 +101,16 @@ class Reading(io.RawIOBase):
 @contextmanager
 def reading(path: Path, part: Part) -> Iterator[IO[bytes]]:
     """What is in the part's file, while it is as it was written."""
-    with path.open("rb") as data, io.BufferedReader(Reading(path, data, part)) as read:
+    with opened(path) as data, io.BufferedReader(Reading(path, data, part)) as read:
         yield read
 
 
 def fault(path: Path, part: Part) -> str:
     """What is wrong with the part's file; '' for one that is as it was written."""
     try:
-        with path.open("rb") as data:
-            digest = hashlib.file_digest(data, "sha256").hexdigest()
+        with opened(path) as data:
+            whole = os.fstat(data.fileno()).st_size == part.octets
+            digest = hashlib.file_digest(data, "sha256").hexdigest() if whole else ""
     except OSError as error:
         return f"{path}: {error.strerror}"
     return "" if digest == part.sha256 else different(path)
@@ -120,12 +123,33 @@ def different(path: Path) -> str:
 def written(path: Path, data: bytes) -> None:
     """Writes a file that is either there as a whole or not at all, whatever happens meanwhile."""
     scratch = path.with_name(path.name + ".new")
-    with scratch.open("wb") as out:
+    scratch.unlink(missing_ok=True)
+    with created(scratch) as out:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
     scratch.rename(path)
     sync(path.parent)
+
+
+def created(path: Path) -> BinaryIO:
+    """A new file that only its owner reads, whoever owns the folder. Where a link is, nothing is written."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def opened(path: Path) -> io.BufferedReader:
+    """A file to be read. OSError for what is none: nobody follows a link, or waits for a pipe that nobody feeds."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def content(path: Path, most: int = -1) -> bytes:
+    """All that is in the file, if that is not more."""
+    with opened(path) as data:
+        return data.read(most)
 
 
 def sync(folder: Path) -> None:

@@ -22,6 +22,8 @@ from kit.signing import Keyring
 BLOCK = tarfile.BLOCKSIZE
 PIECE = 1 << 18
 COMPRESSION = 6
+# What recordings are under, after all rows.
+FILES = "files/"
 SEALED = b"age-encryption.org/"
 # The list of digests, as `sha256sum --check` takes it, comes last but for the line that signs it.
 SUMS = "SHA256SUMS"
@@ -94,15 +96,18 @@ class Reader:
     """Reads members one after the other: all for their signature, or each under the name that it must have, until they
     are what was signed. `key` is the public key of whoever signed it."""
 
-    def __init__(self, data: IO[bytes], most: int, signed: str = "", key: str = "") -> None:
+    def __init__(self, data: IO[bytes], most: int, signed: str = "", key: str = "", rows: str = "") -> None:
         self._data = gzip.GzipFile(fileobj=data)
-        self._left, self._sums, self._signed, self.key = most, sha256(), signed, key
+        self._left, self._sums, self._signed, self.key, self.rows = most, sha256(), signed, key, rows
 
     def signature(self) -> tuple[str, bytes]:
         """The digest of the list of digests, which are those of all that came before, and the line that signs it."""
         while (found := self._next()) is not None and found.name != SUMS:
+            if found.name.startswith(FILES):
+                self.rows = self.rows or self._sums.hexdigest()
             self._finish(found)
         digest = self._sums.hexdigest()
+        self.rows = self.rows or digest
         if found is None or found.finish() != digest:
             raise RunError(DAMAGED.format("its digests are not those of what is in it"))
         last = self._next()
@@ -123,6 +128,12 @@ class Reader:
         with io.BufferedReader(found, PIECE) as data:
             yield data
             self._finish(found)
+
+    def before_files(self) -> None:
+        """That the rows are those that were signed: they have the digests of the recordings, which no transaction takes
+        back once they are written over others."""
+        if self._sums.hexdigest() != self.rows:
+            raise RunError(DAMAGED.format("its rows are others than it names, or were changed meanwhile"))
 
     def end(self) -> None:
         """That all members that were signed were read, as they were signed."""
@@ -193,7 +204,7 @@ def opened(path: Path, identity: Path | None, keys: Keyring) -> Iterator[Reader]
     with _read(path, identity) as reader:
         signed, line = reader.signature()
     key = check_origin(keys, signed, line)
-    with _read(path, identity, signed, key) as reader:
+    with _read(path, identity, signed, key, reader.rows) as reader:
         yield reader
 
 

@@ -114,6 +114,7 @@ async def bring_in(
                 await _take_rows(arrival)
                 await _settle(arrival, slug)
                 await record(database, "import", manifest.tenant_id, operator_id, await _told(arrival))
+                reader.before_files()
                 async with arriving_files(here, manifest.tenant_id) as take:
                     for one in await recordings_of(database, manifest.tenant_id):
                         with reader.member(one.member) as data:

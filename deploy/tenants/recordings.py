@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from deploy.local.errors import RunError
-from deploy.tenants.archive import PIECE
+from deploy.tenants.archive import FILES, PIECE
 from deploy.tenants.installation import Installation
 from kit.errors import NotFound, StoryloomError
 from services.content.storage import KEY, Storage, Stored
@@ -38,7 +38,7 @@ class Recording:
     @property
     def member(self) -> str:
         """Its place in the archive, where all is one tenant's."""
-        return f"files/{self.storage_key.partition('/')[2]}"
+        return f"{FILES}{self.storage_key.partition('/')[2]}"
 
 
 Take = Callable[[Recording, IO[bytes]], Awaitable[None]]

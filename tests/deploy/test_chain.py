@@ -183,6 +183,7 @@ def test_gauges_grow_while_nothing_comes_and_tell_what_is_no_backup(backups: Bac
     fabricated(backups, [(3, 1, False)])
     (backups.directory / "20261122T130000Z").mkdir()
     note_drill(backups, "moment")
+    (backups.directory / "drilled-\udcff").touch()
     reader = InMemoryMetricReader()
     gauges = Gauges({}, backups, State(reach=NOON, lag=5), (reader,))
     found = reader.get_metrics_data()

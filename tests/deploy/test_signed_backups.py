@@ -8,13 +8,17 @@ import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
+from opentelemetry.metrics import CallbackOptions
 
+from deploy.backups.__main__ import tell_of_no_key
 from deploy.backups.archive import Archive, Backup
-from deploy.backups.chain import Chain, begin, chains, plan
+from deploy.backups.chain import Chain, begin, chains, plan, remove_superseded
+from deploy.backups.gauges import Gauges, State, note_drill
 from deploy.backups.listing import show
-from deploy.backups.parts import Counting, reading
+from deploy.backups.parts import Counting, reading, written
 from deploy.backups.restoring import restore
 from deploy.backups.segments import archive_spool
 from deploy.backups.settings import BackupSettings, read_backup_settings
@@ -131,6 +135,90 @@ class TestDump:
         assert backups.dumps.all() == []
 
 
+ODD: dict[str, object] = {
+    "a text": "text",
+    "a number": 1,
+    "a time of no zone": {"finish_time": "2026-11-22T12:00:00"},
+    "a time before all others": {"snapshot_time": "0001-01-01T00:00:00+14:00"},
+    "a size that is none": {"parts": [{"name": "database.dump", "octets": "5", "sha256": ""}]},
+    "a server with a command for the terminal": {"server": "18\x1b]0;mine\x07"},
+}
+
+
+class TestFolder:
+    """Others may write into it, too."""
+
+    @pytest.mark.parametrize("odd", ODD)
+    def test_stops_nobody_by_what_a_manifest_says(
+        self, backups: BackupSettings, odd: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made(backups.dumps)
+        continuous(backups)
+        for archive in (backups.dumps, chains(backups)[0].bases):
+            folder = archive.directory / YOUNG
+            shutil.copytree(archive.directory / OLD, folder)
+            edited(folder, name=YOUNG)
+            if isinstance(ODD[odd], dict):
+                edited(folder, **cast(dict[str, object], ODD[odd]))
+            else:
+                (folder / "manifest.json").write_text(json.dumps(ODD[odd]))
+        (backups.directory / "continuous" / "00000000T000000Z").mkdir()
+        shutil.copy(chains(backups)[0].folder / "chain.json", backups.directory / "continuous" / "00000000T000000Z")
+        later = NOON + timedelta(days=90)
+        assert show(backups) == 0
+        assert "\x1b" not in capsys.readouterr().out
+        assert OLD not in [one.name for one in backups.dumps.dispensable(later, WEEK)]
+        assert plan(backups, NOON + timedelta(minutes=1), print).base.name == OLD
+        assert OLD not in "".join([*chains(backups)[0].prune(later, WEEK), *remove_superseded(backups, later)])
+
+    @pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a pipe"])
+    def test_has_nothing_read_that_is_no_file(self, backups: BackupSettings, place: Path, kind: str) -> None:
+        def put(path: Path) -> None:
+            path.rename(place / "elsewhere")
+            if kind == "a pipe":
+                os.mkfifo(path)
+            else:
+                path.symlink_to(place / ("elsewhere" if kind == "a link" else "nowhere"))
+
+        backup = made(backups.dumps)
+        chain = continuous(backups)
+        put(chain.pieces()[3].path)
+        with pytest.raises(RunError, match="can't be read"):
+            plan(backups, None, print)
+        put(backups.directory / OLD / "database.dump")
+        assert backups.dumps.faults(backup)
+        put(backups.directory / OLD / "manifest.json")
+        assert backups.dumps.unreadable() == [OLD]
+
+    def test_has_nothing_written_where_a_link_leads(self, backups: BackupSettings, place: Path) -> None:
+        precious = place / "precious"
+        precious.write_text("mine")
+        backups.directory.mkdir()
+        for name in ("lock", "chain.json.new", "drilled-dump"):
+            (backups.directory / name).symlink_to(precious)
+        before = precious.stat().st_mtime_ns
+        with pytest.raises(RunError, match="lock can't be opened"), backups.dumps.alone():
+            pass
+        written(backups.directory / "chain.json", b"facts")
+        note_drill(backups, "dump")
+        assert (precious.read_text(), precious.stat().st_mtime_ns) == ("mine", before)
+
+    def test_does_not_have_the_newest_base_grow_younger_or_be_unknown(self, backups: BackupSettings) -> None:
+        chain = continuous(backups)
+        later = backups.directory / "continuous" / "99991231T235959Z"
+        later.mkdir()
+        shutil.copy(chain.folder / "chain.json", later)
+        gauges = Gauges({}, backups, State())
+        assert [dict(one.attributes or {}) for one in gauges._ages(CallbackOptions())] == [{"kind": "base"}]
+        gauges.close()
+
+    def test_shows_nobody_what_is_in_a_file(self, backups: BackupSettings) -> None:
+        made(backups.dumps)
+        continuous(backups)
+        found = [one for one in backups.directory.rglob("*") if one.is_file()]
+        assert {one.stat().st_mode & 0o777 for one in found} == {0o600}
+
+
 class TestReading:
     @pytest.mark.parametrize("change", [b"", b"x", b"longer"])
     def test_gives_nothing_away_that_was_changed_after_it_was_looked_at(
@@ -209,6 +297,14 @@ class TestChain:
 
 
 class TestSettings:
+    def test_without_a_key_whoever_uses_a_backup_is_told(
+        self, backups: BackupSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        tell_of_no_key("restore", backups)
+        assert capsys.readouterr().err == ""
+        tell_of_no_key("restore", dataclasses.replace(backups, keys=Keyring(None)))
+        assert "on your word" in capsys.readouterr().err
+
     def test_take_the_key_of_the_local_stack_unless_told_otherwise(self, settings: Settings) -> None:
         file = settings.directory / "secrets.env"
         file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from deploy.local.errors import RunError
-from deploy.tenants.archive import SIGNATURE, SUMS, opened
+from deploy.tenants.archive import SIGNATURE, SUMS, Reader, opened
 from deploy.tenants.origin import as_text, signature
 from kit.signing import Keyring, public_keys
 from services.audit.signing import DASH, ID_BYTES, Head, Signer
@@ -164,11 +165,28 @@ class TestFiles:
         other = forged(tmp_path / "other", PARTS | {"content/courses.csv": b"id\n"}, THEIRS).read_bytes()
         with opened(whole, None, MINE) as reader:
             whole.write_bytes(other)
-            for name in PARTS:
-                with reader.member(name):
-                    pass
-            with pytest.raises(RunError, match="changed meanwhile"):
+            with pytest.raises(RunError, match="changed"):
+                for name in PARTS:
+                    with reader.member(name):
+                        pass
                 reader.end()
+
+    def test_whose_rows_are_changed_meanwhile_are_refused_before_a_recording_is_taken(
+        self, whole: Path, tmp_path: Path
+    ) -> None:
+        rows, (files,) = list(PARTS)[:2], list(PARTS)[2:]
+        other = forged(tmp_path / "other", PARTS | {"content/courses.csv": b"id\n"}, MINE)
+        for path, refused in ((whole, nullcontext()), (other, pytest.raises(RunError, match="its rows are others"))):
+            with opened(whole, None, MINE) as first:
+                data = path.open("rb")
+                with data, refused:
+                    reader = Reader(data, 1 << 20, rows=first.rows)
+                    for name in rows:
+                        with reader.member(name):
+                            pass
+                    reader.before_files()
+                    with reader.member(files):
+                        pass
 
     def test_that_have_more_than_is_asked_for_are_refused(self, whole: Path) -> None:
         with opened(whole, None, MINE) as reader, reader.member("manifest.json"):

@@ -294,13 +294,24 @@ class TestCommand:
         with pytest.raises(SystemExit, match=r"docs\.html is another$"):
             envoy.main()
 
-    def test_reads_no_line_end_that_envoy_does_not(self, api: Api, written: Path, tmp_path: Path) -> None:
-        """To YAML 1.1, which we read, the second line stands; to Envoy it is a part of the remark."""
+    @pytest.mark.parametrize(
+        ("place", "other"),
+        [
+            # To YAML 1.1, which we read, the second line stands; to Envoy it is a part of the remark.
+            ("xff_num_trusted_hops: 0", "xff_num_trusted_hops: 5 #\u2028{indent}xff_num_trusted_hops: 0"),
+            # Envoy knows no merges: what is in the log would be under another name.
+            ("json_format:", "json_format:\n{indent}  <<: {{time: '%START_TIME%'}}"),
+        ],
+    )
+    def test_reads_nothing_that_envoy_reads_in_another_way(
+        self, api: Api, written: Path, tmp_path: Path, place: str, other: str
+    ) -> None:
         shutil.copytree(written, tmp_path, dirs_exist_ok=True)
-        file, hops = tmp_path / "envoy.yaml", "xff_num_trusted_hops: "
+        file = tmp_path / "envoy.yaml"
         text = file.read_text().replace(str(written), str(tmp_path))
-        indent = next(line for line in text.splitlines() if hops in line).partition(hops)[0]
-        file.write_text(text.replace(f"{hops}0", f"{hops}5 #\u2028{indent}{hops}0"))
-        assert ingress(yaml.safe_load(file.read_text()))["xff_num_trusted_hops"] == 0
-        with pytest.raises(ValueError, match="it has the byte 0x80; "):
+        indent = next(line for line in text.splitlines() if place in line).partition(place)[0]
+        file.write_text(text.replace(place, other.format(indent=indent), 1))
+        ours, theirs = (yaml.load(one, Loader=yaml.CSafeLoader) for one in (text, file.read_text()))
+        assert ours == theirs
+        with pytest.raises(ValueError, match="it is written in another way"):
             envoy.check(api, Settings.read({}), file)

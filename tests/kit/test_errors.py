@@ -93,11 +93,12 @@ class TestExisting:
     @pytest.mark.parametrize("row", [None, SimpleNamespace(deleted_at=now())])
     def test_refuses_what_is_not_there_and_what_is_deleted(self, row: Any) -> None:
         with pytest.raises(errors.NotFound):
-            errors.existing(row, "story", also_deleted=False)
+            errors.existing(row, "story")
 
     def test_answers_with_what_is_there_and_deleted_rows_where_they_count(self) -> None:
         for row, also_deleted in ((SimpleNamespace(deleted_at=None), False), (SimpleNamespace(deleted_at=now()), True)):
             assert errors.existing(row, "story", also_deleted=also_deleted) is row
+        assert errors.existing("a row of what is never soft-deleted", "story")
 
 
 class TestForeignStatus:

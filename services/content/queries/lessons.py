@@ -64,8 +64,7 @@ async def get_lesson(session: ReadSession, lesson_id: UUID, *, deleted: bool = F
     """The lesson's columns, and who wrote it."""
     contributors = CONTRIBUTORS.scalar_subquery().label("contributor_ids")
     statement = select(*COLUMNS, contributors).where(Lesson.tenant_id == session.tenant_id, Lesson.id == lesson_id)
-    row = (await session.execute(statement if deleted else statement.where(Lesson.deleted_at.is_(None)))).first()
-    return existing(row, "lesson")
+    return existing((await session.execute(statement)).first(), "lesson", also_deleted=deleted)
 
 
 async def list_lessons(

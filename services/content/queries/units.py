@@ -32,8 +32,7 @@ WITH_STATUS = select(*COLUMNS, Course.status.label("course_status")).join(
 async def get_unit(session: ReadSession, unit_id: UUID, *, deleted: bool = False) -> Any:
     """The unit's columns, with its course's status as `course_status`."""
     statement = WITH_STATUS.where(Unit.tenant_id == session.tenant_id, Unit.id == unit_id)
-    row = (await session.execute(statement if deleted else statement.where(Unit.deleted_at.is_(None)))).first()
-    return existing(row, "unit")
+    return existing((await session.execute(statement)).first(), "unit", also_deleted=deleted)
 
 
 async def list_units(session: ReadSession, course_id: UUID, page: Page) -> Sequence[Any]:

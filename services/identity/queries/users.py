@@ -44,9 +44,7 @@ async def get_password_hash(session: ReadSession, user_id: UUID) -> str | None:
 async def get_user_row(session: ReadSession, user_id: UUID, *, also_deleted: bool = False) -> Row[Any]:
     """The user with their roles."""
     statement = users_of(session.tenant_id).where(User.id == user_id)
-    if not also_deleted:
-        statement = statement.where(User.deleted_at.is_(None))
-    return existing((await session.execute(statement)).one_or_none(), "user")
+    return existing((await session.execute(statement)).one_or_none(), "user", also_deleted=also_deleted)
 
 
 async def get_user(session: WriteSession, user_id: UUID, *, also_deleted: bool = False) -> User:
