@@ -303,7 +303,8 @@ def async_url(url: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Migrates the schemas of the services; the URL is OWNER_DATABASE_URL.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("upgrade").add_argument("services", nargs="*", default=SERVICES)
+    forward = commands.add_parser("upgrade", help="bring all services, or those named, to the newest")
+    forward.add_argument("services", nargs="*", default=SERVICES)
     back = commands.add_parser("downgrade", help="take one service's schema back")
     back.add_argument("service", choices=SERVICES)
     back.add_argument("revision", help="the newest that stays; -1 takes the last one back, base all of them")
@@ -312,7 +313,8 @@ def main() -> int:
     revision.add_argument("name", help="what it does, verb first: create_stories")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s")
-    url = os.environ["OWNER_DATABASE_URL"]
+    if not (url := os.environ.get("OWNER_DATABASE_URL", "")):
+        parser.error("OWNER_DATABASE_URL is not set")
     if arguments.command == "revision":
         made = config(arguments.service, url)
         identity = datetime.now(UTC).strftime("%Y%m%d%H%M")

@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import grpc
@@ -36,7 +37,7 @@ def read_password(user: str, file: Path | None = None) -> str:
     Never from an argument: everybody on the machine can see those.
     """
     if file is None:
-        return os.environ.get(PASSWORD) or getpass.getpass(f"Password of {user}: ")
+        return os.environ.get(PASSWORD) or _asked(user)
     if str(file) == "-":
         line = sys.stdin.readline(LONGEST_PASSWORD)
     else:
@@ -45,6 +46,16 @@ def read_password(user: str, file: Path | None = None) -> str:
     if not (password := line.rstrip("\r\n")):
         raise UsageError("there is no password in the first line")
     return password
+
+
+def _asked(user: str) -> str:
+    try:
+        # Where it cannot be hidden it is not asked for.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass(f"Password of {user}: ")
+    except (EOFError, getpass.GetPassWarning) as error:
+        raise UsageError(f"there is no terminal to ask for the password of {user}: set {PASSWORD}") from error
 
 
 def sign_in(channel: grpc.Channel, tenant: str, user: str, password: str) -> Session:

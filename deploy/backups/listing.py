@@ -17,7 +17,8 @@ def show(backups: BackupSettings) -> int:
         bases = chain.bases.trusted()
         reach = chain.reach()
         until = moment(reach) if reach else "nowhere"
-        since = f"every moment from {moment(bases[0].finish_time)} until {until}" if bases else "no base yet"
+        none = "no base that is trusted" if chain.bases.all() else "no base yet"
+        since = f"every moment from {moment(bases[0].finish_time)} until {until}" if bases else none
         print(f"{chain.folder.name}  continuous: {len(bases)} bases, {len(chain.pieces())} segments, {since}")
     return 0
 

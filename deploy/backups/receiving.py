@@ -96,7 +96,10 @@ class Receiver:
 
     async def _follow(self) -> None:
         options = {"synchronous_commit": "on"}
-        connected = await asyncpg.connect(self._url, server_settings=options, command_timeout=PATIENCE)
+        try:
+            connected = await asyncpg.connect(self._url, server_settings=options, command_timeout=PATIENCE)
+        except OSError as error:
+            raise RunError(f"PostgreSQL is not there ({os.strerror(error.errno) if error.errno else error})") from error
         try:
             chain = await self._find_chain(connected)
             async with self._receiving(connected, chain) as process:
@@ -145,6 +148,11 @@ class Receiver:
                     return chain
                 self._say(f"A new chain begins: {gap}")
                 break
+        else:
+            if known:
+                self._say("A new chain begins: the server was restored, or is another.")
+        # Nothing of it can be brought back before its first base.
+        self._base_tried = datetime.min.replace(tzinfo=UTC)
         chain = begin(self._settings, datetime.now(UTC), **server)
         self.state.reach = None
         await connected.fetch(DROP, [one.slot for one in known])

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -151,7 +151,8 @@ async def _serving(name: str, address: Address, _: int) -> None:
 
 def check_ports(settings: Settings) -> None:
     """Says which port is taken before anything is started."""
-    wanted = [(f"{name.upper()}_ADDRESS", address) for name, found in settings.services.items() for address in found]
+    given = {f"{name.upper()}_ADDRESS": found for name, found in settings.services.items()}
+    wanted = [(variable, address) for variable, found in given.items() for address in found]
     wanted.append(("GATEWAY_ADDRESS", settings.gateway))
     if isinstance(settings.gateway_admin, Address):
         wanted.append(("GATEWAY_ADMIN_ADDRESS", settings.gateway_admin))
@@ -168,12 +169,16 @@ def check_ports(settings: Settings) -> None:
             except OSError as error:
                 raise RunError(
                     f"{address} can't be used ({os.strerror(error.errno or 0)}): stop the program that listens there, "
-                    f"or choose another with {variable}={address.host}:{_suggestion(address.port)}."
+                    f"or choose another with {variable}={_suggestion(given.get(variable, (address,)))}."
                 ) from error
 
 
-def _suggestion(port: int) -> int:
-    return port + 100 if port + 100 < 32768 else port - 100
+def _suggestion(addresses: Sequence[Address]) -> str:
+    """As many as there are: one alone would be a service with one process."""
+    step = 100 * len(addresses)
+    if max(one.port for one in addresses) + step >= 32768:
+        step = -step
+    return ",".join(f"{one.host}:{one.port + step}" for one in addresses)
 
 
 def _cut(log: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import socket
 import stat
@@ -48,6 +49,12 @@ class TestPorts:
             check_ports(settings)
         assert str(raised.value).startswith(f"{settings.gateway} can't be used (Address already in use): stop the")
         assert "GATEWAY_ADDRESS=127.0.0.1:" in str(raised.value)
+
+    def test_one_of_two_processes_is_moved_with_the_other(self, settings: Settings) -> None:
+        both = (settings.gateway, settings.traces)
+        with socket.create_server(settings.traces), pytest.raises(RunError) as raised:
+            check_ports(replace(settings, services={**settings.services, "content": both}))
+        assert re.search(r"CONTENT_ADDRESS=127\.0\.0\.1:\d+,127\.0\.0\.1:\d+\.$", str(raised.value))
 
     def test_the_port_for_traces_is_not_ours_when_they_go_elsewhere(self, settings: Settings) -> None:
         with socket.create_server(settings.traces):
