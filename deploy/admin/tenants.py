@@ -9,6 +9,8 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 
 from deploy.admin.client import PLATFORM, Client
+from storyloom.audit.v1.checkpoints_pb2 import GetVerifierKeyRequest
+from storyloom.audit.v1.checkpoints_pb2_grpc import CheckpointServiceStub
 from storyloom.identity.v1 import tenants_pb2
 from storyloom.identity.v1.invitations_pb2 import INVITATION_KIND_RESET, CreateInvitationRequest, Invitation
 from storyloom.identity.v1.invitations_pb2_grpc import InvitationServiceStub
@@ -74,7 +76,15 @@ def bring_in(client: Client, asked: argparse.Namespace) -> Iterator[Row]:
     from deploy.tenants.commands import import_tenant
 
     operator_id = operating(client)
-    row = import_tenant(asked.file, asked.identity, asked.slug, operator_id, replaces=asked.replace)
+    known = client.call(client.stub(CheckpointServiceStub, "audit").GetVerifierKey, GetVerifierKeyRequest())
+    row = import_tenant(
+        asked.file,
+        asked.identity,
+        asked.slug,
+        operator_id,
+        replaces=asked.replace,
+        verifier_keys=(known.key, *known.earlier_keys),
+    )
     yield row | {"status": row_of(client.tenant(row["slug"]))["status"]}
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from deploy.tenants.exporting import export
 from deploy.tenants.importing import bring_in
 from deploy.tenants.installation import Installation, installation
 from deploy.tenants.manifest import Manifest
-from deploy.tenants.origin import as_text
+from deploy.tenants.origin import as_text, check_served
 from kit.settings import SettingsError
 
 
@@ -31,10 +31,13 @@ def export_tenant(tenant_id: UUID, out: Path, recipient: str, operator_id: str) 
 
 
 def import_tenant(
-    file: Path, identity: Path | None, slug: str, operator_id: str, *, replaces: bool
+    file: Path, identity: Path | None, slug: str, operator_id: str, *, replaces: bool, verifier_keys: Sequence[str]
 ) -> dict[str, Any]:
+    """Brings the file in. The keys are those that the audit service verifies logs with."""
+    here = _here()
+    check_served(here.signer.keys, verifier_keys)
     manifest = _run(
-        bring_in(_here(), file, identity=identity, slug=slug, operator_id=operator_id, replaces=replaces)
+        bring_in(here, file, identity=identity, slug=slug, operator_id=operator_id, replaces=replaces)
     )
     return _row(manifest) | ({"slug": slug} if slug else {})
 

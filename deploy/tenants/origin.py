@@ -33,6 +33,16 @@ def check_origin(keys: Keyring, digest: str, line: bytes) -> str:
     return as_text(key)
 
 
+def check_served(keys: Keyring, verifier_keys: Sequence[str]) -> None:
+    """That the audit service, whose verifier keys these are, knows what this command does: a log that a stranger signed
+    would be to it one that was changed."""
+    if missing := {as_text(one) for one in keys.public} - set(public_of(verifier_keys)):
+        raise RunError(
+            f"The audit service runs without {', '.join(sorted(missing))}: begin it with the AUDIT_SIGNING_KEY and the"
+            " AUDIT_EARLIER_KEYS that this command has, and try again."
+        )
+
+
 def unknown(what: str, keys: Sequence[str]) -> RunError:
     """What to do about something that is signed with a key that is not known."""
     return RunError(

@@ -221,6 +221,14 @@ class TestPuttingBack:
         await self.run(environment, "tenants", "resume", slug)
         await self._is_well(school, leaving, gone.id)
 
+    async def test_waits_for_an_audit_service_that_knows_the_keys(
+        self, school: School, environment: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        key = base64.urlsafe_b64encode(os.urandom(32)).decode()
+        monkeypatch.setenv("AUDIT_EARLIER_KEYS", json.dumps([key]))
+        assert await self.run(environment, "tenants", "import", "willow.tar.gz") == 2
+        assert f"The audit service runs without {key}:" in capfd.readouterr().err
+
     def _others(self, school: School) -> list[UUID]:
         return [UUID(school.admin.tenant_id), UUID(school.outsider_admin.tenant_id)]
 
