@@ -28,6 +28,7 @@ def numbers(found: list[Pick]) -> list[int]:
 
 
 class TestShuffled:
+    @pytest.mark.slow
     @given(seed=st.uuids(), things=st.lists(st.text(), unique=True))
     def test_keeps_everything_and_the_order_of_the_seed(self, seed: UUID, things: list[str]) -> None:
         order = shuffled(seed, things, key=str)

@@ -43,6 +43,7 @@ def read() -> dict[str, Draft]:
 
 
 class TestRoundTrips:
+    @pytest.mark.slow
     @given(made=st.lists(drafts(), min_size=1, max_size=3), title=st.sampled_from(["", "A title", 'é "<&>']))
     @QUICK
     def test_of_questions_of_every_type_change_nothing(self, made: list[Draft], title: str) -> None:
@@ -55,6 +56,7 @@ class TestRoundTrips:
                 assert after.content() == before.content()
             assert not list(violations(after.body))
 
+    @pytest.mark.slow
     @given(made=st.lists(drafts(), min_size=1, max_size=3))
     @QUICK
     def test_of_what_was_read_once_change_no_byte(self, made: list[Draft]) -> None:
@@ -335,6 +337,7 @@ class TestItems:
 
 
 class TestSpeed:
+    @pytest.mark.slow
     def test_a_thousand_questions_take_five_seconds_at_most(self) -> None:
         kinds = qti.read(corners()).drafts
         data = qti.write([kinds[n % len(kinds)] for n in range(1_000)], "Many").data

@@ -125,6 +125,7 @@ class TestHostile:
         assert "deep" in said["items/fruit.xml"]
         assert "not UTF-8" in said["items/pi.xml"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("what", ["choices", "feedback", "resources", "blocks"])
     def test_many_things_take_a_time_that_grows_with_them(self, what: str) -> None:
         modal = '<qti-modal-feedback outcome-identifier="F" identifier="a"/>'

@@ -179,6 +179,7 @@ class TestEveryWeave:
 
 
 class TestEveryHost:
+    @pytest.mark.slow
     def test_weaves_the_same_bytes(self) -> None:
         program = (
             "import json; from decimal import Decimal; from tests.content.test_weaving_properties import *\n"

@@ -11,6 +11,9 @@ import pytest
 from kit.settings import Settings
 from tests.contract.tree import ROOT, files, nothing, parsed, python_files, text_files, where
 
+# On one worker, which parses all files once.
+pytestmark = pytest.mark.xdist_group("tree")
+
 SETTINGS = Path("docs/settings.md")
 # Of the system; and what the runner sets for libraries in its children.
 OF_LIBRARIES = {"GRPC_ENABLE_FORK_SUPPORT", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"}

@@ -26,6 +26,9 @@ from tests.contract.tree import (
     where,
 )
 
+# On one worker, which parses all files once.
+pytestmark = pytest.mark.xdist_group("tree")
+
 PRODUCT = ("services", "kit", "gateway", "deploy", "benchmarks", "tools")
 ALL_PYTHON = (*PRODUCT, "protos", "tests")
 STANDARD_MODULES = {"__init__", "__main__", "models", "queries", "policies", "rules", "subjects"}

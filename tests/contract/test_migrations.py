@@ -106,6 +106,7 @@ class TestModels:
 
 @pytest.mark.parametrize("service", SERVICES)
 class TestDowngrade:
+    @pytest.mark.slow
     async def test_leaves_nothing_and_the_way_up_is_the_same_again(self, service: str, there_and_back: Scratch) -> None:
         config = partial(migrations.config, service, there_and_back.owner_url)
         await there_and_back.upgrade(service)

@@ -35,6 +35,7 @@ class TestPrograms:
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_told_to_end_leaves_no_server_with_everybodys_data_behind(self) -> None:
         program = subprocess.Popen([sys.executable, "-c", BEGUN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         with program:

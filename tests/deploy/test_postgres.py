@@ -22,6 +22,7 @@ async def started(settings: Settings) -> Child:
     return child
 
 
+@pytest.mark.slow
 class TestPostgres:
     async def test_keeps_its_data_and_asks_roles_for_their_password(self, settings: Settings) -> None:
         child = await started(settings)

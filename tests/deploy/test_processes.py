@@ -52,6 +52,7 @@ class TestChild:
         assert "program ended (SIGKILL): starting it again in 0.2 s" in said[0]
         await child.stop(grace=2)
 
+    @pytest.mark.slow
     async def test_waits_longer_from_death_to_death(self, place: Path) -> None:
         said: list[str] = []
         child = Child(program("import time; print('up', flush=True); time.sleep(0.2)", place), said.append)

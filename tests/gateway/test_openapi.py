@@ -49,6 +49,7 @@ def parameters(document: dict[str, Any], found: dict[str, Any]) -> list[dict[str
 
 
 class TestDocument:
+    @pytest.mark.slow
     def test_is_valid(self, document: dict[str, Any]) -> None:
         OpenAPIV31SpecValidator(document).validate()
 

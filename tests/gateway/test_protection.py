@@ -141,6 +141,7 @@ async def served(edge: Edge, number: int) -> tuple[int, ...]:
 
 
 class TestHealth:
+    @pytest.mark.slow
     async def test_decides_who_is_asked(self, edge: Edge) -> None:
         """The service itself says how it is, by gRPC's own protocol, and for each of its processes."""
         first, second = edge.upstreams

@@ -127,6 +127,7 @@ def chain(running: Chain) -> Chain:
 
 
 class TestDeadline:
+    @pytest.mark.slow
     async def test_the_caller_s_remaining_time_goes_on_less_a_margin(self, toy: Toy, chain: Chain) -> None:
         seen = await chain.read(toy.grant(uuid4(), EVERYTHING), timeout=1.0)
         assert 0.6 < seen.remaining < 1.0 - 0.02
@@ -135,6 +136,7 @@ class TestDeadline:
         seen = await chain.read(toy.grant(uuid4(), EVERYTHING), timeout=60)
         assert 4 < seen.remaining < 5.1
 
+    @pytest.mark.slow
     async def test_what_takes_longer_is_told_by_the_front_itself(self, toy: Toy, chain: Chain) -> None:
         chain.back.slow = 5.0
         token = toy.grant(uuid4(), EVERYTHING)

@@ -91,6 +91,7 @@ class TestRead:
 
 
 class TestPool:
+    @pytest.mark.slow
     async def test_carries_no_tenant_over_when_calls_are_cancelled(self, toy: Toy) -> None:
         tenants = [uuid4() for _ in range(20)]
         for tenant in tenants:

@@ -86,12 +86,14 @@ LIMITS: Any = {
 
 
 class TestCheckListAndExplanation:
+    @pytest.mark.slow
     @settings(**LIMITS)
     @given(access=accesses(), snapshot=snapshots())
     async def test_always_agree(self, pages: AsyncConnection, access: Access, snapshot: Snapshot) -> None:
         compared.append(ROWS)
         assert not await disagreements(pages, access, snapshot)
 
+    @pytest.mark.slow
     @settings(**LIMITS | {"max_examples": EXAMPLES // 4})
     @given(access=accesses(), snapshot=snapshots(), more=policies())
     async def test_one_more_refusal_never_widens_access(

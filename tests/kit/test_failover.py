@@ -61,6 +61,7 @@ class TestSeveralProcesses:
                 found = await answering(stub, toy, 10)
         assert sorted(found) == sorted(addresses * 5)
 
+    @pytest.mark.slow
     async def test_one_that_goes_gets_no_more_calls_and_fails_none(self, toy: Toy) -> None:
         failures: list[StoryloomError] = []
         calls, going = 0, asyncio.Event()

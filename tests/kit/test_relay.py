@@ -138,6 +138,7 @@ class TestOutage:
         # At once, without waiting for anything.
         assert await acknowledged(relay) == 2
 
+    @pytest.mark.slow
     async def test_is_probed_with_one_event_ever_less_often(
         self, db: Database, toy: Toy, relay: Relay, consumer: Choosy
     ) -> None:

@@ -150,6 +150,7 @@ class TestStop:
                 await other.service.stop()
             assert isinstance((await asyncio.gather(running, return_exceptions=True))[0], grpc.aio.AioRpcError)
 
+    @pytest.mark.slow
     async def test_the_relay_and_every_task_end(self, toy: Toy) -> None:
         before = asyncio.all_tasks()
         away = f"127.0.0.1:{free_port()}"
@@ -167,6 +168,7 @@ class TestStop:
         left = [task for task in asyncio.all_tasks() - before if not task.done()]
         assert not [task for task in left if "kit/" in str(task.get_coro())], left
 
+    @pytest.mark.slow
     async def test_background_work_survives_its_own_failure(self, toy: Toy) -> None:
         from kit.server import _supervised
 
