@@ -30,7 +30,7 @@ WARM_UP_SECONDS = 1.0
 IDLE_SECONDS = 3.0
 # Time for what a load leaves to do behind it, such as delivering its events.
 AFTERWARDS_SECONDS = 15.0
-LONGEST = 230
+LONGEST = 480
 # What a scenario takes besides its own time.
 MARGIN_SECONDS = 15.0
 

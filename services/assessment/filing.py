@@ -76,11 +76,12 @@ def _findings(read: Imported, filed: Sequence[Filed]) -> list[Group]:
 
 
 def grouped(report: Report) -> list[Group]:
-    """The findings by kind, element, message and file, with their lines. Raises `Unreadable` when they are too many for
-    anybody to read."""
+    """The findings by kind, element, message and file, with their lines; of what is mapped nobody looks for the file,
+    and an archive has one for each question. Raises `Unreadable` when they are too many for anybody to read."""
     found: dict[tuple[Kind, str, str, str], list[int]] = {}
     for one in report.findings:
-        key = one.kind, one.element[:LONGEST_ELEMENT], one.message, one.place.file
+        file = "" if one.kind is Kind.MAPPED else one.place.file
+        key = one.kind, one.element[:LONGEST_ELEMENT], one.message, file
         found.setdefault(key, []).append(one.place.line)
     if len(found) > MOST_KINDS_OF_FINDINGS:
         raise Unreadable(f"it has more than {MOST_KINDS_OF_FINDINGS:,} kinds of elements")
