@@ -49,7 +49,7 @@ trace: gen ## print a trace as a tree (ID=...), or list the recent ones
 test: gen ## run all tests
 	@$(PYTEST)
 
-test-fast: gen ## run the tests that take no whole stack
+test-fast: gen ## run the tests that take no whole stack and no second
 	@$(PYTEST) -m 'not slow'
 
 lint: gen ## check style, who imports whom, and what migrations hold up

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ import asyncpg
 import pytest
 
 from deploy.local.errors import RunError
+from deploy.tenants import archive
 from deploy.tenants.exporting import export
 from deploy.tenants.importing import bring_in
 from deploy.tenants.installation import Installation
@@ -259,6 +261,29 @@ class TestContents:
         parts = dict(attacked.parts)
         edit(parts)
         await attacked.refuses(attacked.forged(parts), why)
+
+    async def test_that_are_exchanged_between_two_readings_leave_no_recording(
+        self, attacked: Attacked, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Rows are rolled back, files are not: none may be written before the rows are those that were signed."""
+        other = {**attacked.parts}
+        time = datetime.fromisoformat(json.loads(other["manifest.json"])["snapshot_time"])
+        said(snapshot_time=f"{time - timedelta(seconds=1)}")(other)
+        other_file = attacked.forged(other).rename(attacked.folder / "other.tar.gz")
+        path, verified = attacked.forged({**attacked.parts}), archive.check_origin
+
+        def exchanging(*signed: Any) -> str:
+            key = verified(*signed)
+            other_file.replace(path)
+            return key
+
+        def written() -> set[Path]:
+            return {one for one in (attacked.folder / "storage").rglob("*") if one.is_file()}
+
+        before = written()
+        monkeypatch.setattr(archive, "check_origin", exchanging)
+        await attacked.refuses(path, "its rows are others")
+        assert written() == before
 
     async def test_that_are_whole_are_taken_when_all_is_undone(self, attacked: Attacked) -> None:
         """That what the attacks are made of is no reason to refuse it."""
