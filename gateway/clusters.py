@@ -45,8 +45,12 @@ def _service(name: str, addresses: Addresses) -> dict[str, Any]:
         **_http2(),
         "lb_policy": "ROUND_ROBIN",
         "per_connection_buffer_limit_bytes": 1048576,
-        # With the panic threshold on, requests would go to hosts that are known to be down.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {
+            # With the panic threshold on, requests would go to hosts that are known to be down.
+            "healthy_panic_threshold": {"value": 0},
+            # The default gathers changes for a second: /healthz calls a service healthy whose requests are refused.
+            "update_merge_window": "0s",
+        },
         "circuit_breakers": {
             "thresholds": [
                 {
@@ -107,7 +111,9 @@ def _health_check(service: str) -> dict[str, Any]:
         # The defaults are 60 s, which would hide the first failure from a gateway without traffic.
         "no_traffic_interval": "1s",
         "no_traffic_healthy_interval": "1s",
-        "unhealthy_threshold": 1,
+        # A host that says NOT_SERVING gets nothing more at once, whatever this is. One that says nothing may only be
+        # busy: were it out at once, a pause of a second would be an outage of a service with one process.
+        "unhealthy_threshold": 2,
         "healthy_threshold": 1,
         "grpc_health_check": {"service_name": f"storyloom.{service}"},
     }

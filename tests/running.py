@@ -19,6 +19,7 @@ from deploy.local.control import order
 from deploy.local.secrets import read_secrets
 from deploy.local.settings import Settings, read_settings
 from deploy.local.state import read_state
+from deploy.probe import serving
 from deploy.rest import Rest
 from kit.settings import PORTS
 from tests.stack import free_port
@@ -61,6 +62,11 @@ class Running:
         return said
 
     def healthy(self) -> bool:
+        """Whether each process says so itself, and the gateway of all. What the gateway says may be a second old: it
+        alone would call a platform healthy whose process was killed just now."""
+        listening = [(name, str(one)) for name, addresses in self.settings.services.items() for one in addresses]
+        if not all(serving(name, {"LISTEN_ADDRESS": one}, seconds=2) for name, one in listening):
+            return False
         try:
             return httpx.get(f"{self.url}/healthz", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:

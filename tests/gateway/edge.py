@@ -61,12 +61,25 @@ class Issuer:
         return {"authorization": f"Bearer {self.token(user, tenant)}"}
 
 
+class Health(health.HealthServicer):  # type: ignore[misc]
+    """Answers once nothing keeps it from that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        await self.free.wait()
+        return await super().Check(request, context)
+
+
 class Upstream(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Answers every RPC with an empty message, unless told otherwise, and keeps what it was sent with."""
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer, self._server = issuer, grpc.aio.server()
-        self.health = health.HealthServicer()
+        self.health = Health()
         self.calls: list[tuple[str, dict[str, str]]] = []
         self.behaviour: Behaviour | None = None
         self.address = ""

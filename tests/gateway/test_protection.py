@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from gateway.descriptors import Api
+from kit.settings import SERVICES
 from tests.gateway.edge import NOT_SERVING, SERVING, Configuration, Edge, reason, running, until
 from tests.profile import PROOF
 
@@ -148,22 +149,37 @@ class TestHealth:
         await edge.override(health_check__max_interval="50")
         await second.health.set("storyloom.learning", NOT_SERVING)
         await reached(edge, "learning", 1)
-        async with asyncio.timeout(10):
-            # Envoy's own threads learn of it one after the other.
-            while await served(edge, 6) != (6, 0):
-                pass
+        assert await served(edge, 6) == (6, 0)
 
         await first.health.set("storyloom.learning", NOT_SERVING)
         await reached(edge, "learning", 0)
         assert (await edge.client.get("/healthz")).status_code == 503
-        answer = await until(edge.client, 503, "/v1/enrollments", **edge.issuer.bearer())
-        assert reason(answer) == "DEPENDENCY_UNAVAILABLE"
+        answer = await edge.client.get("/v1/enrollments", headers=edge.issuer.bearer())
+        assert (answer.status_code, reason(answer)) == (503, "DEPENDENCY_UNAVAILABLE")
         assert (await edge.client.get("/v1/me", headers=edge.issuer.bearer())).status_code == 200
 
         for one in edge.upstreams:
             await one.health.set("storyloom.learning", SERVING)
         await until(edge.client, 200)
+        assert sum(await served(edge, 6)) == 6
         await reached(edge, "learning", 2)
+        await edge.override(health_check__max_interval="")
+
+    @pytest.mark.slow
+    async def test_of_who_says_nothing_is_asked_twice(self, edge: Edge) -> None:
+        """Being busy for a second is no outage; being silent for longer is."""
+        await edge.override(health_check__max_interval="50")
+        for one in edge.upstreams:
+            one.health.free.clear()
+        async with asyncio.timeout(10):
+            while await edge.stat("cluster.learning.health_check.failure") < 2:
+                await asyncio.sleep(0.02)
+        edge.upstreams[0].health.free.set()
+        await reached(edge, "learning", 1)
+        assert await served(edge, 6) == (6, 0)
+        edge.upstreams[1].health.free.set()
+        for service in SERVICES:
+            await reached(edge, service, 2)
         await edge.override(health_check__max_interval="")
 
 
