@@ -17,6 +17,10 @@ class Keyring:
         own = (self._key.public_key().public_bytes_raw(),) if self._key else ()
         self.public = (*own, *trusted)
 
+    @property
+    def signs(self) -> bool:
+        return self._key is not None
+
     def sign(self, purpose: str, data: bytes) -> bytes:
         """The signature; SettingsError without a key."""
         if self._key is None:

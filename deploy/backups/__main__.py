@@ -15,7 +15,7 @@ from deploy.local.errors import RunError
 from deploy.local.settings import read_settings
 from kit.settings import SettingsError
 
-USING = ("verify", "restore", "drill")
+MAKING, USING = ("create", "base", "wal"), ("verify", "restore", "drill")
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def parsed() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(os.environ)
     backups = read_backup_settings(os.environ, settings)
-    tell_of_no_key(arguments.command, backups)
+    look_at_keys(arguments.command, backups)
     match arguments.command:
         case "create":
             return asyncio.run(dumping.back_up(settings, backups))
@@ -77,8 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
             return asyncio.run(drill.drill(settings, backups, arguments.backup))
 
 
-def tell_of_no_key(command: str, backups: BackupSettings) -> None:
-    """It may have been lost with the machine; and what is restored is run as the database's superuser."""
+def look_at_keys(command: str, backups: BackupSettings) -> None:
+    """Before anything is done: a dump takes its time. A key may have been lost with the machine; and what is restored
+    is run as the database's superuser."""
+    if command in MAKING and backups.keys.public and not backups.keys.signs:
+        raise RunError("BACKUP_SIGNING_KEY is empty: whoever has BACKUP_TRUSTED_KEYS would not take this backup.")
     if command in USING and not backups.keys.public:
         print("storyloom: no key tells whose backups these are: they are taken on your word", file=sys.stderr)
 

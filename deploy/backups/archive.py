@@ -64,7 +64,7 @@ class Archive:
         self._make()
         with alone(self.directory, f"Another backup is being made in {self.directory}: wait for it."):
             for left in self.directory.glob(f"*{PARTIAL}"):
-                shutil.rmtree(left)
+                _removed(left)
             yield
 
     def begin(self, at: datetime) -> Path:
@@ -168,6 +168,17 @@ class Archive:
         folder = self.directory / backup.name
         (folder / MANIFEST).unlink()
         shutil.rmtree(folder)
+
+
+def _removed(left: Path) -> None:
+    """A folder with what is in it; whatever else has its name, too."""
+    try:
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+    except OSError as error:
+        raise RunError(f"{left} can't be removed: {error.strerror}.") from None
 
 
 def _read(folder: Path) -> Backup | None:

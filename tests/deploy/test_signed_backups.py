@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 from opentelemetry.metrics import CallbackOptions
 
-from deploy.backups.__main__ import tell_of_no_key
+from deploy.backups.__main__ import look_at_keys
 from deploy.backups.archive import Archive, Backup
 from deploy.backups.chain import Chain, begin, chains, plan, remove_superseded
 from deploy.backups.gauges import Gauges, State, note_drill
@@ -203,6 +203,17 @@ class TestFolder:
         note_drill(backups, "dump")
         assert (precious.read_text(), precious.stat().st_mtime_ns) == ("mine", before)
 
+    def test_is_rid_of_whatever_looks_half_written(self, backups: BackupSettings, place: Path) -> None:
+        precious, folder = place / "precious", backups.directory
+        for made_folder in (precious, folder / "a.partial"):
+            made_folder.mkdir(parents=True)
+            (made_folder / "file").write_text("mine")
+        (folder / "b.partial").write_text("no folder")
+        (folder / "c.partial").symlink_to(precious)
+        with backups.dumps.alone():
+            assert [one.name for one in folder.iterdir()] == ["lock"]
+        assert (precious / "file").read_text() == "mine"
+
     def test_does_not_have_the_newest_base_grow_younger_or_be_unknown(self, backups: BackupSettings) -> None:
         chain = continuous(backups)
         later = backups.directory / "continuous" / "99991231T235959Z"
@@ -300,10 +311,18 @@ class TestSettings:
     def test_without_a_key_whoever_uses_a_backup_is_told(
         self, backups: BackupSettings, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        tell_of_no_key("restore", backups)
+        look_at_keys("restore", backups)
         assert capsys.readouterr().err == ""
-        tell_of_no_key("restore", dataclasses.replace(backups, keys=Keyring(None)))
+        look_at_keys("restore", dataclasses.replace(backups, keys=Keyring(None)))
         assert "on your word" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("command", ["create", "base", "wal"])
+    def test_that_only_trust_make_no_backup(self, backups: BackupSettings, command: str) -> None:
+        trusting = dataclasses.replace(backups, keys=Keyring(None, backups.keys.public))
+        with pytest.raises(RunError, match="BACKUP_SIGNING_KEY is empty"):
+            look_at_keys(command, trusting)
+        look_at_keys("restore", trusting)
+        look_at_keys(command, dataclasses.replace(backups, keys=Keyring(None)))
 
     def test_take_the_key_of_the_local_stack_unless_told_otherwise(self, settings: Settings) -> None:
         file = settings.directory / "secrets.env"
