@@ -38,9 +38,10 @@ class TestPasswords:
         known, unknown = [], []
         for _ in range(7):
             for times, one in ((known, stored), (unknown, None)):
-                started = time.perf_counter()
+                # Of the processor, with that of all threads: what others do meanwhile takes turns with it.
+                started = time.process_time()
                 await passwords.verify(one, "wrong")
-                times.append(time.perf_counter() - started)
+                times.append(time.process_time() - started)
         assert 0.5 < min(known) / min(unknown) < 2
 
     @pytest.mark.parametrize("broken", ["", "plain", "$argon2id$v=19$m=19456,t=2,p=1$AAAA"])
