@@ -72,7 +72,8 @@ Changes = Callable[[], AsyncIterator[Change | None]]
 
 class SnapshotCache:
     """Snapshots by (tenant, user). While the stream of changes lives an entry is current; otherwise it is fetched
-    again, and when identity does not answer it serves for at most `max_stale` seconds."""
+    again, and when identity does not answer it serves for at most `max_stale` seconds after it was last known to be
+    true."""
 
     def __init__(self, source: Source, changes: Changes, policies: Policies, *, max_stale: float) -> None:
         self._source, self._changes, self._max_stale = source, changes, max_stale
@@ -82,8 +83,9 @@ class SnapshotCache:
         self._entries: dict[tuple[UUID, UUID], tuple[Snapshot, float]] = {}
         self._fetching: dict[tuple[UUID, UUID, int], asyncio.Task[Snapshot]] = {}
         self._ended: dict[UUID, float] = {}
-        self._current_since = float("inf")
-        self._alive_at = 0.0
+        # Since when the stream lives, or lived last, and when it last gave a sign of it.
+        self._alive_since, self._alive_at = float("inf"), 0.0
+        self._living = False
         self._epoch = 0
 
     async def get(self, tenant_id: UUID, user_id: UUID) -> Snapshot:
@@ -101,13 +103,19 @@ class SnapshotCache:
         try:
             return await self._fetch(key)
         except (Unavailable, DeadlineExceeded, ResourceExhausted):
-            if entry and now - entry[1] < self._max_stale:
+            if entry and now - self._known_at(entry[1]) < self._max_stale:
                 return entry[0]
             raise
 
     def _is_current(self, fetched_at: float) -> bool:
         """Whether every change since then would have been told."""
-        return fetched_at >= self._current_since and time.monotonic() - self._alive_at < STREAM_SILENCE_SECONDS
+        heard = time.monotonic() - self._alive_at < STREAM_SILENCE_SECONDS
+        return self._living and heard and fetched_at >= self._alive_since
+
+    def _known_at(self, fetched_at: float) -> float:
+        """Until when every change since then would have been told: what was fetched an hour ago is no older than the
+        stream's last sign of life."""
+        return max(fetched_at, self._alive_at) if fetched_at >= self._alive_since else fetched_at
 
     async def _fetch(self, key: tuple[UUID, UUID]) -> Snapshot:
         # Many calls of one user at once share one look-up, but none that began before the last change.
@@ -179,14 +187,14 @@ class SnapshotCache:
                         self._heard(change)
             finally:
                 # However the stream ended: changes are missed until it lives again.
-                self._current_since = float("inf")
+                self._living = False
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _heard(self, change: Change | None) -> None:
         now = time.monotonic()
-        if self._current_since == float("inf"):
+        if not self._living:
             # What was cached before the stream lived may have changed unseen.
-            self._current_since = now
+            self._living, self._alive_since = True, now
         self._alive_at = now
         if change is not None:
             self.apply(change)

@@ -149,6 +149,40 @@ class TestSnapshotCache:
         with pytest.raises(Unavailable):
             await cache.get(tenant, user)
 
+    async def test_what_was_fetched_long_ago_is_as_good_as_the_streams_last_sign_of_life(
+        self, cache: SnapshotCache, identity: Identity
+    ) -> None:
+        """Else an hour after the start nobody would be served at the moment when identity goes."""
+        tenant, user = uuid4(), uuid4()
+        await cache.get(tenant, user)
+        await asyncio.sleep(0.6)
+        identity.news.put_nowait(None)
+        await asyncio.sleep(0.01)
+        identity.failure = Unavailable("down")
+        identity.news.put_nowait(Unavailable("gone"))
+        await asyncio.sleep(0.01)
+        assert (await cache.get(tenant, user)).user_id == user
+        await asyncio.sleep(0.5)
+        with pytest.raises(Unavailable):
+            await cache.get(tenant, user)
+
+    async def test_a_later_stream_makes_nothing_younger(self, identity: Identity) -> None:
+        """What changed between two streams nobody has told."""
+        tenant, user = uuid4(), uuid4()
+        cache = SnapshotCache(identity.snapshot, identity.changes, no_policies, max_stale=0.5)
+        for _ in range(2):
+            watch = asyncio.create_task(cache.watch())
+            identity.news.put_nowait(None)
+            await asyncio.sleep(0.01)
+            if not identity.asked:
+                await cache.get(tenant, user)
+            await asyncio.sleep(0.3)
+            watch.cancel()
+            await asyncio.wait([watch])
+        identity.failure = Unavailable("down")
+        with pytest.raises(Unavailable):
+            await cache.get(tenant, user)
+
     async def test_a_change_during_a_look_up_is_not_lost(self, cache: SnapshotCache, identity: Identity) -> None:
         tenant, user = uuid4(), uuid4()
         identity.gate.clear()
