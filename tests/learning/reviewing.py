@@ -1,7 +1,7 @@
 """Words to review, histories of reviews, and what they come to without any database."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -136,4 +136,16 @@ async def send(school: School, user_id: UUID, batch: Sequence[NewReview]) -> Non
 
 async def send_all(school: School, user_id: UUID, batches: Sequence[Sequence[NewReview]]) -> None:
     """All at the same time."""
-    await asyncio.gather(*(send(school, user_id, batch) for batch in batches))
+    await together(send(school, user_id, batch) for batch in batches)
+
+
+async def together(writes: Iterable[Awaitable[None]]) -> None:
+    """Five at a time: each waits for the learner with a connection of its own, and calls have a limit, too, for which
+    there are enough."""
+    at_once = asyncio.Semaphore(5)
+
+    async def one(write: Awaitable[None]) -> None:
+        async with at_once:
+            await write
+
+    await asyncio.gather(*(one(write) for write in writes))

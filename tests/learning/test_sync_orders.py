@@ -18,7 +18,7 @@ from tests.learning import histories
 from tests.learning.conftest import Connection, Course
 from tests.learning.histories import History, Step, arriving, forget, history, in_order, play, state
 from tests.learning.phones import event
-from tests.learning.reviewing import replayed, writing
+from tests.learning.reviewing import replayed, together, writing
 from tests.learning.test_home import statements
 from tests.profile import PROOF
 from tests.stack import School
@@ -68,7 +68,7 @@ class TestAnyOrder:
             found = await prepare(school, course, random, size=60)
             found = History(found.user_id, found.events, (), found.lessons, found.words)
             steps = arriving(random, found)
-            await asyncio.gather(*(play(partial(writing, school), found, random, [step]) for step in steps))
+            await together(play(partial(writing, school), found, random, [step]) for step in steps)
             async with writing(school) as session:
                 met = await state(session, found.user_id)
                 await forget(session, found.user_id)
